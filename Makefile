@@ -1,0 +1,34 @@
+# The one door to everything that is done with this repository. `make` lists it.
+
+# Where rustup puts cargo, for shells that have not read its profile.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+PELTON := target/release/pelton
+BENCH := target/release/pelton-bench
+DATA := data/cities.jsonl.gz
+
+.DEFAULT_GOAL := help
+.PHONY: help host test check clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+host:
+	@.ci/host
+
+test: ## Run all tests; installs the Debian packages they need where it may.
+	@.ci/host --install
+	cargo build --workspace
+	cargo test --workspace
+
+check: host ## Check format, lints and the house rules; dependencies too, where cargo-deny is installed.
+	@cargo fmt --version && cargo clippy --version || \
+		{ echo "Missing: rustup component add clippy rustfmt" >&2; exit 1; }
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test -p pelton-tests --test tidy
+	@if cargo deny --version 2>/dev/null; then cargo deny check; \
+		else echo "skipped: cargo deny check (cargo-deny is not installed)"; fi
+
+clean: ## Remove what was built. The store under pelton-data stays.
+	cargo clean

@@ -1,0 +1,401 @@
+//! The kinds of values a parameter can have: what is written, what it becomes, what is expected.
+//!
+//! A [`Raw`] is what the file or the command line said, a [`Value`] is what passed the kind's
+//! check. Everything that is said about a kind (to a user, in the reference) comes from here.
+
+use super::unit;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What was written, before any check, with its place in the source.
+#[derive(Clone, Debug)]
+pub(crate) struct Raw {
+    /// Bytes of the source that hold it.
+    pub(crate) span: Range<usize>,
+    /// What it is.
+    pub(crate) form: Form,
+}
+
+/// The forms of TOML values that some parameter has.
+#[derive(Clone, Debug)]
+pub(crate) enum Form {
+    Text(String),
+    /// `None` if it does not fit.
+    Integer(Option<u64>),
+    Flag(bool),
+    List(Vec<Raw>),
+    /// No parameter has this form; its name.
+    Foreign(&'static str),
+}
+
+/// Why a kind refused a [`Raw`]: where, and what is wrong with it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    pub(crate) span: Range<usize>,
+    pub(crate) what: String,
+}
+
+/// How much memory the cache may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// So many bytes, all shards together.
+    Bytes(u64),
+    /// A share of the smaller of available memory and the cgroup's limit, in percent.
+    Percent(u8),
+}
+
+/// What `auto` means for [`Memory`], in percent: leaves room for everything else on the host.
+const MEMORY_AUTO_PERCENT: u8 = 25;
+
+/// CPUs are numbered below this: what an affinity mask of the C library holds.
+const CPU_INDEX_MAX: u16 = 1023;
+
+/// A kind of value with its bounds, both ends included.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Bytes.
+    Size(u64, u64),
+    /// Milliseconds.
+    Duration(u64, u64),
+    /// A number, or `auto`.
+    CountOrAuto(u32, u32),
+    /// A number.
+    Count(u32, u32),
+    /// `true` or `false`.
+    Flag,
+    /// One of some words.
+    Word(&'static [&'static str]),
+    /// A path.
+    Path,
+    /// One or more socket addresses.
+    Addresses,
+    /// One socket address, or `off`.
+    AddressOrOff,
+    /// A list of CPUs, or `auto`.
+    Cpus,
+    /// A [`Memory`].
+    Memory,
+    /// 128 bits in hex digits, or `random`.
+    HashKey,
+}
+
+/// A checked value; one variant a kind.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Size(u64),
+    Duration(Duration),
+    CountOrAuto(Option<u32>),
+    Count(u32),
+    Flag(bool),
+    Word(&'static str),
+    Path(PathBuf),
+    Addresses(Vec<SocketAddr>),
+    AddressOrOff(Option<SocketAddr>),
+    Cpus(Option<Vec<u16>>),
+    Memory(Memory),
+    HashKey(Option<[u64; 2]>),
+}
+
+impl Kind {
+    /// Checks what was written.
+    pub(crate) fn read(self, raw: &Raw) -> Result<Value, Wrong> {
+        match &raw.form {
+            Form::Text(text) => self.read_text(text).map_err(|what| wrong(raw, what)),
+            Form::Flag(flag) if matches!(self, Self::Flag) => Ok(Value::Flag(*flag)),
+            Form::Flag(_) => Err(wrong(raw, "a flag does not belong here".into())),
+            Form::Integer(number) => self.read_integer(*number).map_err(|what| wrong(raw, what)),
+            Form::List(items) if matches!(self, Self::Addresses) => read_addresses(raw, items),
+            Form::List(_) => Err(wrong(raw, "a list does not belong here".into())),
+            Form::Foreign(name) => Err(wrong(raw, format!("{name} does not belong here"))),
+        }
+    }
+
+    /// Checks what was written in quotes.
+    fn read_text(self, text: &str) -> Result<Value, String> {
+        let no = |what: &str| format!("\"{text}\" is not {what}");
+        match self {
+            Self::Size(min, max) => {
+                let size = unit::size(text).ok_or_else(|| no("a size"))?;
+                within(size, min, max, unit::size_text).map(Value::Size)
+            }
+            Self::Duration(min, max) => {
+                let duration = unit::duration(text).ok_or_else(|| no("a duration"))?;
+                let show = |ms| unit::duration_text(Duration::from_millis(ms));
+                let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+                within(ms, min, max, show).map(|_| Value::Duration(duration))
+            }
+            Self::CountOrAuto(..) if text == "auto" => Ok(Value::CountOrAuto(None)),
+            Self::CountOrAuto(..) | Self::Count(..) => Err(no("a number")),
+            Self::Flag => Err(no("a flag")),
+            Self::Word(words) => words
+                .iter()
+                .find(|word| **word == text)
+                .map(|word| Value::Word(word))
+                .ok_or_else(|| no("one of the words")),
+            Self::Path if text.is_empty() => Err(no("a path")),
+            Self::Path => Ok(Value::Path(text.into())),
+            Self::Addresses => address(text).map(|address| Value::Addresses(vec![address])),
+            Self::AddressOrOff if text == "off" => Ok(Value::AddressOrOff(None)),
+            Self::AddressOrOff => address(text).map(|address| Value::AddressOrOff(Some(address))),
+            Self::Cpus if text == "auto" => Ok(Value::Cpus(None)),
+            Self::Cpus => {
+                cpus(text).map(|cpus| Value::Cpus(Some(cpus))).ok_or_else(|| no("a list of CPUs"))
+            }
+            Self::Memory => memory(text).map(Value::Memory),
+            Self::HashKey if text == "random" => Ok(Value::HashKey(None)),
+            Self::HashKey => hash_key(text)
+                .map(|key| Value::HashKey(Some(key)))
+                .ok_or_else(|| "this is not a hash key".into()),
+        }
+    }
+
+    /// Checks what was written as a bare number.
+    fn read_integer(self, number: Option<u64>) -> Result<Value, String> {
+        let number = number.ok_or("the number is out of range")?;
+        let bounded = |min: u32, max: u32| {
+            let number = within(number, min.into(), max.into(), |number| number.to_string())?;
+            Ok(u32::try_from(number).expect("it is at most `max`"))
+        };
+        if let Self::Count(min, max) = self {
+            bounded(min, max).map(Value::Count)
+        } else if let Self::CountOrAuto(min, max) = self {
+            bounded(min, max).map(|count| Value::CountOrAuto(Some(count)))
+        } else if matches!(self, Self::Cpus) {
+            self.read_text(&number.to_string())
+        } else if matches!(self, Self::Size(..) | Self::Duration(..) | Self::Memory) {
+            Err(format!("{number} has no unit"))
+        } else {
+            Err("a number does not belong here".into())
+        }
+    }
+
+    /// What is expected, as the end of a sentence.
+    #[must_use]
+    pub fn expected(self) -> String {
+        match self {
+            Self::Size(min, max) => format!(
+                "a size from \"{}\" to \"{}\", in B, KiB, MiB, GiB or TiB",
+                unit::size_text(min),
+                unit::size_text(max)
+            ),
+            Self::Duration(min, max) => format!(
+                "a duration from \"{}\" to \"{}\", in ms, s, m, h or d",
+                unit::duration_text(Duration::from_millis(min)),
+                unit::duration_text(Duration::from_millis(max))
+            ),
+            Self::CountOrAuto(min, max) => format!("\"auto\" or a number from {min} to {max}"),
+            Self::Count(min, max) => format!("a number from {min} to {max}"),
+            Self::Flag => "true or false".into(),
+            Self::Word(words) => {
+                words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ")
+            }
+            Self::Path => "a path".into(),
+            Self::Addresses => {
+                "addresses with ports, such as [\"0.0.0.0:8080\", \"[::]:8080\"]".into()
+            }
+            Self::AddressOrOff => {
+                "an address with a port, such as \"127.0.0.1:9090\", or \"off\"".into()
+            }
+            Self::Cpus => "\"auto\" or a list of CPUs, such as \"0-3,8\"".into(),
+            Self::Memory => {
+                "\"auto\" (25%), a share such as \"5%\", or a size such as \"256MiB\"".into()
+            }
+            Self::HashKey => "\"random\" or 32 hex digits".into(),
+        }
+    }
+}
+
+impl Value {
+    /// The value as it can be written into a configuration; a hash key stays a secret.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let or_auto = |text: Option<String>| json!(text.unwrap_or_else(|| "auto".into()));
+        match self {
+            Self::Size(size) => json!(unit::size_text(*size)),
+            Self::Duration(duration) => json!(unit::duration_text(*duration)),
+            Self::CountOrAuto(Some(count)) | Self::Count(count) => json!(count),
+            Self::CountOrAuto(None) => json!("auto"),
+            Self::Flag(flag) => json!(flag),
+            Self::Word(word) => json!(word),
+            Self::Path(path) => json!(path.to_string_lossy()),
+            Self::Addresses(addresses) => {
+                json!(addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
+            }
+            Self::AddressOrOff(address) => {
+                json!(address.map_or_else(|| "off".to_string(), |address| address.to_string()))
+            }
+            Self::Cpus(cpus) => or_auto(
+                cpus.as_ref()
+                    .map(|cpus| cpus.iter().map(u16::to_string).collect::<Vec<_>>().join(",")),
+            ),
+            Self::Memory(Memory::Bytes(bytes)) => json!(unit::size_text(*bytes)),
+            Self::Memory(Memory::Percent(percent)) => json!(format!("{percent}%")),
+            Self::HashKey(key) => json!(if key.is_some() { "set, not shown" } else { "random" }),
+        }
+    }
+}
+
+fn wrong(raw: &Raw, what: String) -> Wrong {
+    Wrong { span: raw.span.clone(), what }
+}
+
+/// `value` if it is from `min` to `max`, else a sentence with the bound it breaks.
+fn within(value: u64, min: u64, max: u64, show: impl Fn(u64) -> String) -> Result<u64, String> {
+    if value < min {
+        Err(format!("{} is less than {}", show(value), show(min)))
+    } else if value > max {
+        Err(format!("{} is more than {}", show(value), show(max)))
+    } else {
+        Ok(value)
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let address: Result<SocketAddr, _> = text.parse();
+    address.map_err(|_| format!("\"{text}\" is not an address with a port"))
+}
+
+/// Each item must be an address and none may come twice; `raw` is the whole list.
+fn read_addresses(raw: &Raw, items: &[Raw]) -> Result<Value, Wrong> {
+    if items.is_empty() {
+        return Err(wrong(raw, "the list is empty".into()));
+    }
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for item in items {
+        let Form::Text(text) = &item.form else {
+            return Err(wrong(item, "this is not an address in quotes".into()));
+        };
+        let address = address(text).map_err(|what| wrong(item, what))?;
+        if addresses.contains(&address) {
+            return Err(wrong(item, format!("\"{text}\" comes twice")));
+        }
+        addresses.push(address);
+    }
+    Ok(Value::Addresses(addresses))
+}
+
+fn memory(text: &str) -> Result<Memory, String> {
+    if text == "auto" {
+        Ok(Memory::Percent(MEMORY_AUTO_PERCENT))
+    } else if let Some(percent) = unit::percent(text) {
+        within(percent.into(), 1, 90, |percent| format!("{percent}%"))?;
+        Ok(Memory::Percent(percent))
+    } else if let Some(bytes) = unit::size(text) {
+        within(bytes, 1 << 20, 1 << 50, unit::size_text).map(Memory::Bytes)
+    } else {
+        Err(format!("\"{text}\" is neither a size nor a share"))
+    }
+}
+
+/// Reads `"0-3,8"` into ascending numbers, none twice. The kernel writes such lists as well.
+pub(crate) fn cpus(text: &str) -> Option<Vec<u16>> {
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+        if first > last || last > CPU_INDEX_MAX {
+            return None;
+        }
+        cpus.extend(first..=last);
+    }
+    cpus.sort_unstable();
+    cpus.dedup();
+    Some(cpus)
+}
+
+fn hash_key(text: &str) -> Option<[u64; 2]> {
+    let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let (high, low) = digits.then(|| text.split_at(16))?;
+    Some([u64::from_str_radix(high, 16).ok()?, u64::from_str_radix(low, 16).ok()?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(kind: Kind, text: &str) -> Result<Value, String> {
+        let raw = Raw { span: 0..0, form: Form::Text(text.into()) };
+        kind.read(&raw).map_err(|wrong| wrong.what)
+    }
+
+    fn integer(kind: Kind, number: u64) -> Result<Value, String> {
+        let raw = Raw { span: 0..0, form: Form::Integer(Some(number)) };
+        kind.read(&raw).map_err(|wrong| wrong.what)
+    }
+
+    #[test]
+    fn sizes_and_durations_keep_their_bounds() {
+        let size = Kind::Size(1024, 4096);
+        assert_eq!(text(size, "4KiB"), Ok(Value::Size(4096)));
+        assert_eq!(text(size, "5KiB").unwrap_err(), "5KiB is more than 4KiB");
+        assert_eq!(text(size, "1B").unwrap_err(), "1B is less than 1KiB");
+        assert_eq!(integer(size, 4096).unwrap_err(), "4096 has no unit");
+        let duration = Kind::Duration(1, 1000);
+        assert_eq!(text(duration, "1s"), Ok(Value::Duration(Duration::from_secs(1))));
+        assert_eq!(text(duration, "2s").unwrap_err(), "2s is more than 1s");
+        assert_eq!(text(duration, "soon").unwrap_err(), "\"soon\" is not a duration");
+    }
+
+    #[test]
+    fn counts_are_bare_numbers() {
+        let count = Kind::CountOrAuto(1, 8);
+        assert_eq!(text(count, "auto"), Ok(Value::CountOrAuto(None)));
+        assert_eq!(integer(count, 8), Ok(Value::CountOrAuto(Some(8))));
+        assert_eq!(integer(count, 9).unwrap_err(), "9 is more than 8");
+        assert_eq!(text(count, "8").unwrap_err(), "\"8\" is not a number");
+    }
+
+    #[test]
+    fn words_are_taken_exactly() {
+        let word = Kind::Word(&["text", "json"]);
+        assert_eq!(text(word, "json"), Ok(Value::Word("json")));
+        assert!(text(word, "JSON").is_err());
+        assert_eq!(word.expected(), "\"text\" or \"json\"");
+    }
+
+    #[test]
+    fn addresses_are_ipv4_or_ipv6_and_never_twice() {
+        let list = |items: &[&str]| {
+            let item = |text: &&str| Raw { span: 7..9, form: Form::Text((*text).into()) };
+            let form = Form::List(items.iter().map(item).collect());
+            Kind::Addresses.read(&Raw { span: 0..0, form })
+        };
+        let Ok(Value::Addresses(addresses)) = list(&["0.0.0.0:80", "[::]:80"]) else {
+            panic!("both are addresses");
+        };
+        assert!(addresses[0].is_ipv4() && addresses[1].is_ipv6());
+        assert_eq!(list(&["[::]:80", "[::]:80"]).unwrap_err().span, 7..9);
+        assert_eq!(list(&[]).unwrap_err().what, "the list is empty");
+        assert!(list(&["localhost:80"]).is_err());
+        assert_eq!(text(Kind::AddressOrOff, "off"), Ok(Value::AddressOrOff(None)));
+    }
+
+    #[test]
+    fn cpu_lists_are_sorted_and_bounded() {
+        assert_eq!(cpus("8,0-3,2"), Some(vec![0, 1, 2, 3, 8]));
+        for bad in ["", "3-1", "a", "0-", "1024", "0,,1", "0-70000"] {
+            assert_eq!(cpus(bad), None, "{bad:?}");
+        }
+        assert_eq!(integer(Kind::Cpus, 3), Ok(Value::Cpus(Some(vec![3]))));
+    }
+
+    #[test]
+    fn memory_is_a_size_or_a_share() {
+        assert_eq!(text(Kind::Memory, "auto"), Ok(Value::Memory(Memory::Percent(25))));
+        assert_eq!(text(Kind::Memory, "5%"), Ok(Value::Memory(Memory::Percent(5))));
+        assert_eq!(text(Kind::Memory, "64MiB"), Ok(Value::Memory(Memory::Bytes(64 << 20))));
+        assert!(text(Kind::Memory, "100%").is_err());
+        assert!(text(Kind::Memory, "lots").is_err());
+    }
+
+    #[test]
+    fn a_hash_key_is_never_shown() {
+        let key = "000000000000000100000000000000ff";
+        let value = text(Kind::HashKey, key).unwrap();
+        assert_eq!(value, Value::HashKey(Some([1, 255])));
+        assert_eq!(value.to_json(), "set, not shown");
+        assert!(!text(Kind::HashKey, &key[1..]).unwrap_err().contains("ff"));
+    }
+}

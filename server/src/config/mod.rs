@@ -1,0 +1,213 @@
+//! The configuration: one table of parameters, and the checked values that everything else reads.
+//!
+//! [`PARAMETERS`] is the only list: reading, checking, defaults, `--help`, `/config` and the
+//! reference come from it. A [`Config`] exists only after every value passed its check; it does
+//! not know the host, what follows from both is in `limits`.
+
+mod kind;
+mod problem;
+mod reference;
+mod source;
+mod unit;
+
+pub use kind::{Kind, Memory};
+pub use problem::ConfigError;
+pub use reference::{listing, markdown};
+
+pub(crate) use unit::size_text;
+
+use kind::Value;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    /// Section of the file.
+    pub section: &'static str,
+    /// Key within the section.
+    pub key: &'static str,
+    /// What it can be.
+    pub kind: Kind,
+    /// The default, as TOML.
+    pub default: &'static str,
+    /// What it does, for an operator.
+    pub sentence: &'static str,
+}
+
+/// Declares [`Config`], its sections and [`PARAMETERS`] from one list.
+macro_rules! parameters {
+    ($($(#[$doc:meta])+ $section:ident: $Section:ident {
+        $($key:ident: $type:ty, $Kind:ident $(($($bound:expr),+))?, $default:literal,
+            $sentence:literal;)+
+    })+) => {
+        /// The whole configuration, checked.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config { $($(#[$doc])+ pub $section: $Section,)+ }
+
+        $(
+            $(#[$doc])+
+            #[derive(Clone, Debug, PartialEq)]
+            pub struct $Section { $(#[doc = $sentence] pub $key: $type,)+ }
+        )+
+
+        /// Every parameter, section by section.
+        pub const PARAMETERS: &[Parameter] = &[$($(Parameter {
+            section: stringify!($section),
+            key: stringify!($key),
+            kind: Kind::$Kind $(($($bound),+))?,
+            default: $default,
+            sentence: $sentence,
+        },)+)+];
+
+        impl Config {
+            /// The configuration with `values` in the order of [`PARAMETERS`].
+            fn from_values(values: Vec<Value>) -> Self {
+                let mut values = values.into_iter();
+                Self { $($section: $Section { $($key: match values.next() {
+                    Some(Value::$Kind(value)) => value,
+                    other => unreachable!("{}: {other:?}", stringify!($section.$key)),
+                },)+ },)+ }
+            }
+
+            /// The effective values, in units that a configuration file takes.
+            #[must_use]
+            pub fn to_json(&self) -> serde_json::Value {
+                let mut sections = serde_json::Map::new();
+                $({
+                    let mut keys = serde_json::Map::new();
+                    $(keys.insert(
+                        stringify!($key).into(),
+                        Value::$Kind(self.$section.$key.clone()).to_json(),
+                    );)+
+                    sections.insert(stringify!($section).into(), keys.into());
+                })+
+                sections.into()
+            }
+        }
+    };
+}
+
+/// Longest time that can be set: an entry holds its times in 32 bits of milliseconds, 49 days,
+/// and freshness and staleness together must stay well within.
+const WEEK: u64 = 7 * 86_400_000;
+
+/// Longest wait for a peer that can be set, in milliseconds.
+const HOUR: u64 = 3_600_000;
+
+parameters! {
+    /// Sockets, threads, start and stop.
+    server: Server {
+        listen: Vec<SocketAddr>, Addresses, r#"["0.0.0.0:8080"]"#, "Addresses of the data port. Every shard listens on each of them.";
+        shards: Option<u32>, CountOrAuto(1, 1024), r#""auto""#, "Number of shards. `auto`: the CPUs allowed by affinity and cgroup quota, less one from 4 on.";
+        cpus: Option<Vec<u16>>, Cpus, r#""auto""#, "CPUs to take shards' cores from. `auto`: all that the affinity mask allows.";
+        connections_max: Option<u32>, CountOrAuto(1, 1_048_576), r#""auto""#, "Open connections a shard. `auto`: 65,536, or what the limit on open files allows.";
+        drain_timeout: Duration, Duration(0, HOUR), r#""10s""#, "How long a stopping server waits for requests in flight.";
+    }
+    /// The protocol spoken on the data port.
+    http: Http {
+        header_timeout: Duration, Duration(1, HOUR), r#""10s""#, "Time for a request head, from its first byte to its last.";
+        body_timeout: Duration, Duration(1, HOUR), r#""30s""#, "Time for a request body.";
+        idle_timeout: Duration, Duration(1, HOUR), r#""75s""#, "How long a connection may stay open between requests.";
+        write_timeout: Duration, Duration(1, HOUR), r#""10s""#, "How long a peer may take no byte of a reply.";
+        head_size_max: u64, Size(1024, 16_384), r#""8KiB""#, "Largest request head; larger ones are answered 431, or 414 for the target alone.";
+        key_size_max: u32, Count(1, 512), "512", "Longest key in bytes, percent-decoded; longer ones are answered 414.";
+        body_size_max: u64, Size(0, 1 << 30), r#""1MiB""#, "Largest request body; larger ones are answered 413.";
+        cache_control: bool, Flag, "true", "Whether replies carry `Cache-Control`.";
+        cache_status: bool, Flag, "true", "Whether replies carry `Cache-Status` (RFC 9211).";
+    }
+    /// What is kept in memory, and for how long.
+    cache: Cache {
+        memory: Memory, Memory, r#""auto""#, "Memory of the cache, all shards together. `auto`: 25% of the smaller of available memory and the cgroup's limit.";
+        ttl: Duration, Duration(1, WEEK), r#""60s""#, "How long a value is fresh where its origin says nothing.";
+        stale_while_revalidate: Duration, Duration(0, WEEK), r#""30s""#, "How long a value is served after its freshness while it is fetched again.";
+        stale_if_error: Duration, Duration(0, WEEK), r#""10m""#, "How long a value is served after its freshness while its origin fails.";
+        negative_ttl: Duration, Duration(1, WEEK), r#""2s""#, "How long the absence of a key is remembered.";
+        value_size_max: u64, Size(1, 16 << 20), r#""1MiB""#, "Largest value; larger ones are refused on import and answered 502.";
+        hash_key: Option<[u64; 2]>, HashKey, r#""random""#, "Secret of the hash that spreads keys over shards. Set it only to repeat a run.";
+    }
+    /// The source of truth that is asked on a miss.
+    origin: Origin {
+        kind: &'static str, Word(&["embedded"]), r#""embedded""#, "Kind of the origin. `embedded`: a store in one file.";
+        path: PathBuf, Path, r#""pelton-data/store.redb""#, "File of the embedded store.";
+        timeout: Duration, Duration(1, HOUR), r#""2s""#, "Time for one fetch; a later answer is none (504).";
+        cache: u64, Size(1 << 20, 1 << 40), r#""64MiB""#, "Memory of the embedded store's page cache.";
+    }
+    /// The port for operators.
+    admin: Admin {
+        listen: Option<SocketAddr>, AddressOrOff, r#""127.0.0.1:9090""#, "Address of the admin port. It asks for no password: keep it private.";
+    }
+    /// What is written to standard error.
+    log: Log {
+        level: &'static str, Word(&["error", "warn", "info", "debug", "trace"]), r#""info""#, "Least severity that is written.";
+    }
+}
+
+impl Config {
+    /// The configuration of `file` (none: the defaults) with `sets`, each `section.key=value`,
+    /// put over it in order.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(file: Option<&Path>, sets: &[String]) -> Result<Self, ConfigError> {
+        let Some(path) = file else {
+            return Self::parse("defaults", "", sets);
+        };
+        let name = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&name, &text, sets),
+            Err(error) => Err(ConfigError::unreadable(&name, &error)),
+        }
+    }
+
+    /// The configuration of a file called `name` that holds `text`, with `sets` put over it.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn parse(name: &str, text: &str, sets: &[String]) -> Result<Self, ConfigError> {
+        source::read(name, text, sets).map(Self::from_values)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::parse("defaults", "", &[]).expect("every default passes its own check")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        let config = Config::parse("empty", "", &[]).unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(config.server.listen, ["0.0.0.0:8080".parse().unwrap()]);
+        assert_eq!(config.cache.memory, Memory::Percent(25));
+        assert_eq!(config.http.head_size_max, 8192);
+        assert_eq!(config.origin.timeout, Duration::from_secs(2));
+        assert_eq!(config.admin.listen, Some("127.0.0.1:9090".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_effective_configuration_reads_back() {
+        let text = "[server]\ncpus = \"0-2\"\nshards = 2\n[cache]\nttl = \"90s\"\n";
+        let config = Config::parse("file", text, &["admin.listen=off".into()]).unwrap();
+        let json = config.to_json();
+        assert_eq!(json["server"]["cpus"], "0,1,2");
+        let sets: Vec<String> = PARAMETERS
+            .iter()
+            .map(|p| format!("{}.{}={}", p.section, p.key, json[p.section][p.key]))
+            .collect();
+        assert_eq!(Config::parse("none", "", &sets).unwrap(), config);
+    }
+
+    #[test]
+    fn a_set_wins_over_the_file_and_the_last_one_over_all() {
+        let sets = ["cache.ttl=5s".into(), "cache.ttl=\"7s\"".into()];
+        let config = Config::parse("file", "[cache]\nttl = \"3s\"", &sets).unwrap();
+        assert_eq!(config.cache.ttl, Duration::from_secs(7));
+    }
+}

@@ -1,0 +1,416 @@
+//! Every bound of the server in one place, and the memory bill that follows from them.
+//!
+//! A bound is a number with a unit and a reason. Most are fixed; the others follow from the
+//! configuration and from what the host grants, a [`Grant`]. All memory that a shard uses is taken
+//! before it serves, so that the bill is known at start and a host that cannot pay it is refused.
+
+use crate::config::{Config, Memory, size_text};
+use crate::error::StartError;
+use std::fmt;
+
+/// What the host grants this process. Found by `sys`, or made up in a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Shards to run, at least one.
+    pub shards: u16,
+    /// Open files allowed, after the limit was raised as far as it goes.
+    pub descriptors_max: u64,
+    /// Bytes: the smaller of available memory and the cgroup's limit.
+    pub memory_size: u64,
+}
+
+/// The bounds. Where nothing else is said, they are a shard's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Shards.
+    pub shards: u16,
+    /// Bytes of the cache's share: index, arena and all.
+    pub cache_size: u64,
+    /// Open connections. `auto`: 65,536, or an equal part of the open files allowed.
+    pub connections_max: u32,
+    /// Completions taken in a turn: the size of the completion queue. Every buffer, a send of a
+    /// full pump and the rest have room, so that the queue overflows only after a long stall.
+    pub completions_max: u32,
+    /// Entries of the submission queue: handed to the kernel at once; more go in further rounds.
+    pub submissions_max: u32,
+    /// Operations pushed in a turn: a few for each connection that is pumped, expired or refused.
+    pub pushes_per_turn_max: u32,
+    /// Ready connections that are looked at in a turn.
+    pub pumps_per_turn_max: u32,
+    /// Receives that found no buffer and are armed again in a turn.
+    pub starved_per_turn_max: u32,
+    /// Slots whose deadline is looked at in a turn.
+    pub sweep_per_turn_max: u32,
+    /// Requests served in a turn: about 0.5 ms of work, which bounds the loop's lag.
+    pub requests_per_turn_max: u32,
+    /// Requests served in a turn for one connection: a deep pipeline waits for its neighbours.
+    pub requests_per_connection_turn_max: u32,
+    /// Replies of one connection that are owed; further requests stay unread.
+    pub replies_per_connection_max: u32,
+    /// Replies that are owed, all connections together.
+    pub replies_max: u32,
+    /// Receive buffers; a power of two, which the kernel's buffer ring asks for.
+    pub input_buffers_count: u16,
+    /// Bytes of a receive buffer: a page, and more than nearly every request.
+    pub input_buffer_size: u32,
+    /// Receive buffers that may hold unread input; the rest stay free for those who read on.
+    pub input_held_max: u32,
+    /// Receive buffers that one connection may hold before its receive is cancelled.
+    pub input_held_per_connection_max: u16,
+    /// Output blocks: replies on their way to the kernel.
+    pub output_blocks_count: u32,
+    /// Bytes of an output block: the largest copied reply fits, or some sixty small ones.
+    pub output_block_size: u32,
+    /// Carry blocks: request heads that arrive in pieces are put together in them.
+    pub carry_blocks_count: u32,
+    /// Bytes of a carry block: `http.head_size_max`.
+    pub carry_block_size: u32,
+    /// Fetches under way.
+    pub flights_max: u32,
+    /// Requests that wait for a fetch.
+    pub waiters_max: u32,
+    /// Fetched values stored in a turn: each may cost a copy of `cache.value_size_max`.
+    pub landings_per_turn_max: u32,
+    /// Waiters answered in a turn.
+    pub rush_per_turn_max: u32,
+    /// Parcels: values on their way to other shards.
+    pub parcels_count: u32,
+    /// Bytes of a parcel.
+    pub parcel_size: u32,
+    /// Big parcels, for values that do not fit a parcel.
+    pub big_parcels_count: u32,
+    /// Bytes of a big parcel: `cache.value_size_max`.
+    pub big_parcel_size: u32,
+    /// Messages in the queue from one shard to one other: the sender's parcels and the receiver's.
+    pub messages_per_peer_max: u32,
+    /// Messages taken from one other shard in a turn.
+    pub messages_per_peer_turn_max: u32,
+    /// Bytes from which on a body is sent from the arena and not copied.
+    pub copy_threshold: u32,
+    /// Content types that are told apart; an entry holds its index in a byte.
+    pub content_types_max: u8,
+}
+
+/// Open connections that `auto` stops at.
+const CONNECTIONS_AUTO_MAX: u32 = 65_536;
+
+/// Fewest connections a shard that make sense; with less, the server does not start.
+const CONNECTIONS_MIN: u32 = 16;
+
+/// Descriptors kept for all that is no connection: standard streams, store, admin, runtime.
+const DESCRIPTORS_RESERVE: u64 = 128;
+
+/// Descriptors of a shard that are no connections: ring, eventfds, a listener an address, and one
+/// to accept and close where no slot is free.
+const DESCRIPTORS_PER_SHARD: u64 = 32;
+
+/// Bytes of the slot of a connection: at most; the shard asserts it.
+pub const CONNECTION_SLOT_SIZE_MAX: u64 = 512;
+
+/// Bytes of an owed reply: at most; the shard asserts it.
+pub const REPLY_SIZE_MAX: u64 = 64;
+
+/// Bytes of a flight with its key: at most; the shard asserts it.
+pub const FLIGHT_SIZE_MAX: u64 = 640;
+
+/// Bytes of a waiter: at most; the shard asserts it.
+pub const WAITER_SIZE_MAX: u64 = 32;
+
+/// Bytes of a message between shards: what it is, and its box.
+pub const MESSAGE_SIZE: u64 = 16;
+
+/// Bytes of a completion and of a submission, as the kernel lays them out.
+const COMPLETION_SIZE: u64 = 16;
+const SUBMISSION_SIZE: u64 = 64;
+
+/// Bytes of an operation that was pushed and not yet handed over.
+const PUSH_SIZE: u64 = 168;
+
+/// Bytes of all that is not counted one by one: code, stacks, runtime, logs, admin.
+const PROCESS_SIZE: u64 = 24 << 20;
+
+/// Longest reply head, in bytes.
+pub const REPLY_HEAD_SIZE_MAX: u32 = 1024;
+
+/// Smallest share of a shard of the cache, in bytes: its log needs a few segments.
+const CACHE_SIZE_MIN: u64 = 2 << 20;
+
+/// The fixed bounds; what the configuration and the host decide is zero.
+const FIXED: Limits = Limits {
+    shards: 0,
+    cache_size: 0,
+    connections_max: 0,
+    completions_max: 4096,
+    submissions_max: 1024,
+    pushes_per_turn_max: 16_384,
+    pumps_per_turn_max: 1024,
+    starved_per_turn_max: 256,
+    sweep_per_turn_max: 2048,
+    requests_per_turn_max: 1024,
+    requests_per_connection_turn_max: 64,
+    replies_per_connection_max: 64,
+    replies_max: 16_384,
+    input_buffers_count: 2048,
+    input_buffer_size: 4096,
+    input_held_max: 1536,
+    input_held_per_connection_max: 8,
+    output_blocks_count: 1024,
+    output_block_size: 16_384,
+    carry_blocks_count: 1024,
+    carry_block_size: 0,
+    flights_max: 1024,
+    waiters_max: 8192,
+    landings_per_turn_max: 64,
+    rush_per_turn_max: 256,
+    parcels_count: 512,
+    parcel_size: 8192,
+    big_parcels_count: 4,
+    big_parcel_size: 0,
+    messages_per_peer_max: 2048,
+    messages_per_peer_turn_max: 512,
+    copy_threshold: 8192,
+    content_types_max: 255,
+};
+
+const _: () = {
+    let l = FIXED;
+    assert!(l.completions_max.is_power_of_two(), "the kernel rounds up, the bill would be wrong");
+    assert!(l.submissions_max.is_power_of_two(), "the kernel rounds up");
+    assert!(l.submissions_max <= l.completions_max, "a round completes without overflow");
+    assert!(l.input_buffers_count.is_power_of_two(), "the buffer ring asks for it");
+    assert!(l.input_buffers_count <= 1 << 15, "the buffer ring has 15 bits");
+    assert!((l.input_buffers_count as u32) < l.completions_max, "a completion for each buffer");
+    assert!(l.input_held_max == l.input_buffers_count as u32 / 4 * 3, "three quarters may be held");
+    assert!((l.input_held_per_connection_max as u32) < l.input_held_max, "one cannot hold all");
+    assert!(l.copy_threshold + REPLY_HEAD_SIZE_MAX <= l.output_block_size, "a reply fits a block");
+    assert!(l.copy_threshold <= l.parcel_size, "a copied value fits a parcel");
+    assert!(l.requests_per_connection_turn_max <= l.requests_per_turn_max, "one is a part");
+    assert!(l.replies_per_connection_max <= l.replies_max, "one is a part");
+    assert!(l.flights_max <= l.waiters_max, "every flight has a waiter");
+    assert!(l.messages_per_peer_max.is_power_of_two(), "the queue masks its index");
+    let parcels = l.parcels_count + l.big_parcels_count;
+    assert!(l.messages_per_peer_max >= 2 * parcels, "a push always finds room");
+    let pushes = l.completions_max + 4 * l.pumps_per_turn_max + 2 * l.sweep_per_turn_max;
+    assert!(l.pushes_per_turn_max >= pushes + l.starved_per_turn_max, "a push always finds room");
+};
+
+impl Limits {
+    /// The bounds that follow from `config` on a host that gives `grant`.
+    ///
+    /// # Errors
+    /// The host grants too little; the remedy says of what.
+    pub fn new(config: &Config, grant: &Grant) -> Result<Self, StartError> {
+        assert!(grant.shards > 0, "there is at least one shard");
+        let limits = Self {
+            shards: grant.shards,
+            cache_size: cache_size(config, grant)?,
+            connections_max: connections_max(config, grant)?,
+            carry_block_size: small(config.http.head_size_max),
+            big_parcel_size: small(config.cache.value_size_max),
+            ..FIXED
+        };
+        let bill = limits.bill(config);
+        if bill.total() > grant.memory_size {
+            return Err(StartError::host(
+                format!(
+                    "the memory bill of {} exceeds the {} that this host grants\n{bill}",
+                    size_text_short(bill.total()),
+                    size_text_short(grant.memory_size)
+                ),
+                "Lower cache.memory, origin.cache or server.shards, or raise the cgroup's limit.",
+            ));
+        }
+        Ok(limits)
+    }
+
+    /// What the process will use, line by line.
+    #[must_use]
+    pub fn bill(&self, config: &Config) -> Bill {
+        let times = |count: u32, size: u32| u64::from(count) * u64::from(size);
+        let ring = u64::from(self.completions_max) * COMPLETION_SIZE
+            + u64::from(self.submissions_max) * SUBMISSION_SIZE
+            + u64::from(self.pushes_per_turn_max) * PUSH_SIZE;
+        let slots = u64::from(self.connections_max) * CONNECTION_SLOT_SIZE_MAX
+            + u64::from(self.replies_max) * REPLY_SIZE_MAX
+            + u64::from(self.flights_max) * FLIGHT_SIZE_MAX
+            + u64::from(self.waiters_max) * WAITER_SIZE_MAX;
+        let messages = u64::from(self.messages_per_peer_max) * MESSAGE_SIZE;
+        let parcels = times(self.parcels_count, self.parcel_size)
+            + times(self.big_parcels_count, self.big_parcel_size)
+            + messages * u64::from(self.shards - 1);
+        let shard = |what, size| Line { what, size, count: self.shards };
+        Bill {
+            lines: vec![
+                shard("cache", self.cache_size),
+                shard(
+                    "input buffers",
+                    times(self.input_buffers_count.into(), self.input_buffer_size),
+                ),
+                shard("output blocks", times(self.output_blocks_count, self.output_block_size)),
+                shard("carry blocks", times(self.carry_blocks_count, self.carry_block_size)),
+                shard("connections, replies, flights", slots),
+                shard("parcels and messages", parcels),
+                shard("ring", ring),
+                Line { what: "store's page cache", size: config.origin.cache, count: 1 },
+                Line { what: "process", size: PROCESS_SIZE, count: 1 },
+            ],
+        }
+    }
+}
+
+/// What the process will use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bill {
+    /// The items.
+    pub lines: Vec<Line>,
+}
+
+/// One item of a [`Bill`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What uses it.
+    pub what: &'static str,
+    /// Bytes each.
+    pub size: u64,
+    /// How many: the number of shards, or one.
+    pub count: u16,
+}
+
+impl Bill {
+    /// Bytes of all lines.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.lines.iter().map(|line| line.size.saturating_mul(line.count.into())).sum()
+    }
+}
+
+impl fmt::Display for Bill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Line { what, size, count } in &self.lines {
+            writeln!(f, "  {what:<30} {:>10} x {count}", size_text_short(*size))?;
+        }
+        write!(f, "  {:<30} {:>10}", "total", size_text_short(self.total()))
+    }
+}
+
+/// A size for a reader: to a tenth of its unit.
+#[must_use]
+pub fn size_text_short(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return size_text(bytes);
+    }
+    let power = (bytes.ilog2() / 10).min(4);
+    let tenths = u128::from(bytes) * 10 / (1 << (10 * power));
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[power as usize])
+}
+
+/// A size that the table of parameters keeps below 4 GiB.
+fn small(size: u64) -> u32 {
+    u32::try_from(size).expect("the parameter's bound is below 4 GiB")
+}
+
+/// Bytes of the cache a shard.
+fn cache_size(config: &Config, grant: &Grant) -> Result<u64, StartError> {
+    let total = match config.cache.memory {
+        Memory::Bytes(bytes) => bytes,
+        Memory::Percent(percent) => grant.memory_size / 100 * u64::from(percent),
+    };
+    let size = total / u64::from(grant.shards);
+    if size < CACHE_SIZE_MIN {
+        return Err(StartError::host(
+            format!(
+                "cache.memory gives {} to each of {} shards, and a shard needs {}",
+                size_text_short(size),
+                grant.shards,
+                size_text_short(CACHE_SIZE_MIN)
+            ),
+            "Raise cache.memory, or lower server.shards.",
+        ));
+    }
+    Ok(size)
+}
+
+/// Open connections a shard.
+fn connections_max(config: &Config, grant: &Grant) -> Result<u32, StartError> {
+    let shards = u64::from(grant.shards);
+    let reserve = DESCRIPTORS_RESERVE + DESCRIPTORS_PER_SHARD * shards;
+    let room = grant.descriptors_max.saturating_sub(reserve) / shards;
+    let room = u32::try_from(room).unwrap_or(u32::MAX);
+    let wanted = config.server.connections_max;
+    let needed = wanted.unwrap_or(CONNECTIONS_MIN);
+    if room < needed {
+        return Err(StartError::host(
+            format!(
+                "{needed} connections a shard need {} open files, and {} are allowed",
+                u64::from(needed) * shards + reserve,
+                grant.descriptors_max
+            ),
+            "Raise the limit (ulimit -Hn, LimitNOFILE=), or lower server.connections_max.",
+        ));
+    }
+    Ok(wanted.unwrap_or_else(|| room.min(CONNECTIONS_AUTO_MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Exit;
+
+    const GRANT: Grant = Grant { shards: 2, descriptors_max: 1 << 20, memory_size: 4 << 30 };
+
+    fn config(sets: &[&str]) -> Config {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).into()).collect();
+        Config::parse("test", "", &sets).unwrap()
+    }
+
+    #[test]
+    fn auto_takes_a_quarter_of_the_memory_and_65536_connections() {
+        let limits = Limits::new(&config(&[]), &GRANT).unwrap();
+        assert_eq!(limits.cache_size, (4 << 30) / 100 * 25 / 2);
+        assert_eq!(limits.connections_max, 65_536);
+    }
+
+    #[test]
+    fn few_descriptors_bound_the_connections() {
+        let grant = Grant { descriptors_max: 1024, ..GRANT };
+        let limits = Limits::new(&config(&[]), &grant).unwrap();
+        assert_eq!(limits.connections_max, (1024 - 128 - 64) / 2);
+        let refused = Limits::new(&config(&["server.connections_max=500"]), &grant).unwrap_err();
+        assert!(refused.what.contains("1192 open files"), "{refused}");
+        assert!(Limits::new(&config(&[]), &Grant { descriptors_max: 200, ..GRANT }).is_err());
+    }
+
+    #[test]
+    fn a_bill_beyond_the_memory_is_refused_with_its_lines() {
+        let refused = Limits::new(&config(&["cache.memory=5GiB"]), &GRANT).unwrap_err();
+        assert_eq!(refused.exit, Exit::Findings);
+        assert!(refused.what.contains("store's page cache"), "{refused}");
+        assert!(refused.remedy.contains("cache.memory"));
+    }
+
+    #[test]
+    fn a_cache_too_small_for_its_shards_is_refused() {
+        let refused = Limits::new(&config(&["cache.memory=3MiB"]), &GRANT).unwrap_err();
+        assert!(refused.what.contains("1.5 MiB to each of 2 shards"), "{refused}");
+    }
+
+    #[test]
+    fn the_bill_adds_up_and_follows_the_configuration() {
+        let small = config(&["http.head_size_max=1KiB", "origin.cache=1MiB"]);
+        let bill = Limits::new(&small, &GRANT).unwrap().bill(&small);
+        let sum: u64 = bill.lines.iter().map(|line| line.size * u64::from(line.count)).sum();
+        assert_eq!(bill.total(), sum);
+        let usual = Limits::new(&config(&[]), &GRANT).unwrap().bill(&config(&[]));
+        let saved = (63 << 20) + 2 * 1024 * (8192 - 1024);
+        assert_eq!(usual.total() - bill.total(), saved);
+    }
+
+    #[test]
+    fn sizes_for_readers_are_short() {
+        assert_eq!(size_text_short(1000), "1000B");
+        assert_eq!(size_text_short(1536), "1.5 KiB");
+        assert_eq!(size_text_short(5 << 30), "5.0 GiB");
+        assert_eq!(size_text_short(u64::MAX), "16777215.9 TiB");
+    }
+}

@@ -1,0 +1,185 @@
+//! What a shard counts: one table with a sentence each, and how it is published.
+//!
+//! A shard owns plain integers and stores them into a [`Board`] at most once a millisecond;
+//! readers load them when they like. No reader ever stops a shard, and no shard waits for one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One row of the table: how a counter appears in `/metrics`.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Field of [`Counters`].
+    pub field: &'static str,
+    /// Metric name, with the prefix `pelton_` and without the suffix `_total`.
+    pub name: &'static str,
+    /// Labels as `key="value"`, or empty.
+    pub label: &'static str,
+    /// Whether it only grows.
+    pub class: Class,
+    /// What it means, for an operator.
+    pub sentence: &'static str,
+}
+
+/// How a value behaves over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Only grows; shards are summed.
+    Counter,
+    /// A level; shards are summed.
+    Gauge,
+}
+
+/// Declares [`Counters`] and [`TABLE`] from one list.
+macro_rules! counters {
+    ($($field:ident, $class:ident, $name:literal, $label:literal, $sentence:literal;)+) => {
+        /// One shard's counters and gauges.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters { $(#[doc = $sentence] pub $field: u64,)+ }
+
+        /// Every counter, in the order of [`Counters::values`].
+        pub const TABLE: &[Row] = &[$(Row {
+            field: stringify!($field),
+            name: $name,
+            label: $label,
+            class: Class::$class,
+            sentence: $sentence,
+        },)+];
+
+        impl Counters {
+            /// The values in the order of [`TABLE`].
+            #[must_use]
+            pub const fn values(&self) -> [u64; TABLE.len()] {
+                [$(self.$field,)+]
+            }
+
+            /// Counters from values in the order of [`TABLE`].
+            #[must_use]
+            pub const fn from_values(values: &[u64; TABLE.len()]) -> Self {
+                let [$($field,)+] = *values;
+                Self { $($field,)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    requests_hit, Counter, "pelton_requests", r#"outcome="hit""#, "Lookups answered from memory.";
+    requests_negative, Counter, "pelton_requests", r#"outcome="negative""#, "Lookups answered 404 from memory.";
+    requests_miss, Counter, "pelton_requests", r#"outcome="miss""#, "Lookups that led a fetch from the origin.";
+    requests_collapsed, Counter, "pelton_requests", r#"outcome="collapsed""#, "Lookups that joined a fetch already under way.";
+    requests_stale, Counter, "pelton_requests", r#"outcome="stale""#, "Lookups answered from memory beyond the entry's freshness.";
+    requests_health, Counter, "pelton_requests", r#"outcome="health""#, "Health checks answered on the data port.";
+    requests_refused, Counter, "pelton_requests", r#"outcome="refused""#, "Requests answered 4xx or 5xx because of the request itself.";
+    requests_shed, Counter, "pelton_requests", r#"outcome="shed""#, "Requests answered 503 because a bound of the shard was reached.";
+    requests_error, Counter, "pelton_requests", r#"outcome="error""#, "Lookups answered 502 or 504 because the origin failed.";
+    replies_not_modified, Counter, "pelton_replies_not_modified", "", "Replies 304, counted among the outcomes as well.";
+    request_bytes, Counter, "pelton_request_bytes", "", "Bytes received.";
+    reply_bytes, Counter, "pelton_reply_bytes", "", "Bytes the kernel took for sending.";
+    connections_open, Gauge, "pelton_connections_open", "", "Connections that hold a slot.";
+    connections_accepted, Counter, "pelton_connections_accepted", "", "Connections accepted.";
+    closed_peer_closed, Counter, "pelton_connections_closed", r#"reason="peer_closed""#, "The peer closed and was owed nothing more.";
+    closed_peer_vanished, Counter, "pelton_connections_closed", r#"reason="peer_vanished""#, "The peer reset the connection, or closed it before its replies were sent.";
+    closed_requested, Counter, "pelton_connections_closed", r#"reason="requested""#, "The peer asked for it.";
+    closed_refused, Counter, "pelton_connections_closed", r#"reason="refused""#, "A request broke the protocol or a limit.";
+    closed_idle_timeout, Counter, "pelton_connections_closed", r#"reason="idle_timeout""#, "No request came within http.idle_timeout.";
+    closed_header_timeout, Counter, "pelton_connections_closed", r#"reason="header_timeout""#, "A request head was not complete in time.";
+    closed_body_timeout, Counter, "pelton_connections_closed", r#"reason="body_timeout""#, "A request body was not complete in time.";
+    closed_write_timeout, Counter, "pelton_connections_closed", r#"reason="write_timeout""#, "The peer took no byte of a reply in time.";
+    closed_input_bound, Counter, "pelton_connections_closed", r#"reason="input_bound""#, "The shard's bound on unread input was reached.";
+    closed_output_bound, Counter, "pelton_connections_closed", r#"reason="output_bound""#, "The shard ran out of output blocks.";
+    closed_slots_full, Counter, "pelton_connections_closed", r#"reason="slots_full""#, "Closed at once: no connection slot was free. Consider raising the limit on open files.";
+    closed_draining, Counter, "pelton_connections_closed", r#"reason="draining""#, "The server was stopping.";
+    closed_socket_error, Counter, "pelton_connections_closed", r#"reason="socket_error""#, "The kernel reported an error on the socket.";
+    accept_failures, Counter, "pelton_accept_failures", "", "Accepts that failed for want of descriptors or memory. Consider raising the limit on open files.";
+    handles_active, Gauge, "pelton_shard_handles_active", "", "Submissions in flight on the ring.";
+    turns, Counter, "pelton_shard_turns", "", "Turns of the loop.";
+    busy_ns, Counter, "pelton_shard_busy_nanoseconds", "", "Time spent outside the wait.";
+    waited_ns, Counter, "pelton_shard_waited_nanoseconds", "", "Time spent waiting.";
+    ring_enters, Counter, "pelton_uring_enter", "", "Times the kernel was entered.";
+    ring_submissions, Counter, "pelton_uring_submissions", "", "Submissions handed to the kernel.";
+    ring_completions, Counter, "pelton_uring_completions", "", "Completions taken.";
+    ring_overflows, Counter, "pelton_uring_cq_overflow", "", "Turns that found the completion queue overflown. Should be zero.";
+    ring_submissions_delayed, Counter, "pelton_uring_sq_full", "", "Submissions that waited for room in the submission queue.";
+    buffers_starved, Counter, "pelton_uring_buffers_starved", "", "Receives that ended because no buffer was free; armed again when there were some.";
+    buffers_held, Gauge, "pelton_uring_buffers_held", "", "Receive buffers that hold unread input.";
+    receives_paused, Counter, "pelton_receives_paused", "", "Receives cancelled because a connection held its bound of unread input.";
+    sends_short, Counter, "pelton_sends_short", "", "Sends that took fewer bytes than asked.";
+    completions_stale, Counter, "pelton_completions_stale", "", "Completions of an earlier life of a slot. Should be zero.";
+    remote_reads, Counter, "pelton_remote_reads", "", "Lookups sent to the shard that owns the key.";
+    remote_served, Counter, "pelton_remote_served", "", "Lookups answered for other shards.";
+    wakes_sent, Counter, "pelton_shard_wakes", "", "Wake-ups sent to other shards.";
+    flights_led, Counter, "pelton_origin_fetches", "", "Fetches asked of the origin.";
+    flights_active, Gauge, "pelton_origin_in_flight", "", "Fetches under way.";
+    flights_failed, Counter, "pelton_origin_failures", "", "Fetches that failed.";
+    cache_entries, Gauge, "pelton_cache_entries", "", "Entries in memory.";
+    cache_bytes, Gauge, "pelton_cache_bytes", "", "Bytes of entries in memory.";
+    cache_capacity_bytes, Gauge, "pelton_cache_capacity_bytes", "", "Bytes of the arena that are ready for entries.";
+    cache_stored, Counter, "pelton_cache_stored", "", "Entries stored.";
+    cache_evicted, Counter, "pelton_cache_evictions", r#"reason="capacity""#, "Entries dropped to make room.";
+    cache_expired, Counter, "pelton_cache_evictions", r#"reason="ttl""#, "Entries dropped because their time was over.";
+    cache_store_refused, Counter, "pelton_cache_admission_rejected", "", "Values that were not stored: too large, or no room.";
+}
+
+/// Where one shard publishes and others read. Aligned so that two shards share no cache line.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Board {
+    values: [AtomicU64; TABLE.len()],
+    /// Completed turns, stored at every turn: the watchdog's sign of life.
+    turns: AtomicU64,
+    /// Monotonic nanoseconds of the newest turn's wake.
+    woke_ns: AtomicU64,
+}
+
+impl Board {
+    /// A board of zeroes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            values: [const { AtomicU64::new(0) }; TABLE.len()],
+            turns: AtomicU64::new(0),
+            woke_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Stores the sign of life of one turn.
+    pub fn beat(&self, turns: u64, woke_ns: u64) {
+        self.turns.store(turns, Ordering::Release);
+        self.woke_ns.store(woke_ns, Ordering::Release);
+    }
+
+    /// Turns completed, as of the last beat.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Acquire)
+    }
+
+    /// When the newest turn woke: monotonic nanoseconds.
+    #[must_use]
+    pub fn woke_ns(&self) -> u64 {
+        self.woke_ns.load(Ordering::Acquire)
+    }
+
+    /// Stores all counters. Values are independent: a reader may see some older than others.
+    pub fn publish(&self, counters: &Counters) {
+        for (cell, value) in self.values.iter().zip(counters.values()) {
+            cell.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// The counters as last published.
+    #[must_use]
+    pub fn read(&self) -> Counters {
+        let mut values = [0; TABLE.len()];
+        for (value, cell) in values.iter_mut().zip(&self.values) {
+            *value = cell.load(Ordering::Relaxed);
+        }
+        Counters::from_values(&values)
+    }
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,133 @@
+//! Listening sockets: one a shard and address, all of one SO_REUSEPORT group.
+//!
+//! Options are set once, on the listener: an accepted socket inherits TCP_NODELAY and SO_KEEPALIVE
+//! from it, so that no call is spent on a connection.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// How many connections may wait to be accepted; `net.core.somaxconn` caps it.
+const BACKLOG: i32 = 4096;
+
+/// A non-blocking socket that listens on `address` beside others of this process.
+///
+/// Port 0 takes a free port: read it from the result and pass it on for the next shard.
+///
+/// # Errors
+/// As bind(2) and listen(2) have them: `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE`.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY:
+    // - socket(2) takes three integers and touches no memory of ours.
+    let fd = unsafe { libc::socket(family, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY:
+    // - `fd` is open: the call above has just returned it.
+    // - Nothing else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
+    set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE)?;
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
+    if address.is_ipv6() {
+        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)?;
+    }
+    bind(fd, address)?;
+    // SAFETY:
+    // - listen(2) takes two integers and touches no memory of ours.
+    check(unsafe { libc::listen(fd, BACKLOG) })?;
+    Ok(TcpListener::from(socket))
+}
+
+/// Whether another process listens on `address` already. SO_REUSEPORT lets a second server of the
+/// same user bind silently, and half of its clients would land on the first one.
+#[must_use]
+pub fn is_taken(address: SocketAddr) -> bool {
+    address.port() != 0
+        && matches!(TcpListener::bind(address),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// Ends both directions, or only ours. A socket whose peer is gone is ended already.
+pub(crate) fn shutdown(fd: RawFd, how: i32) {
+    // SAFETY:
+    // - shutdown(2) takes two integers and touches no memory of ours.
+    let _ended_already = unsafe { libc::shutdown(fd, how) };
+}
+
+fn set_option(fd: RawFd, level: i32, option: i32) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let size = socklen(size_of_val(&on));
+    // SAFETY:
+    // - `on` is valid for reads of `size` bytes for the length of the call.
+    check(unsafe { libc::setsockopt(fd, level, option, (&raw const on).cast(), size) })
+}
+
+fn bind(fd: RawFd, address: SocketAddr) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(v4) => {
+            let raw = libc::sockaddr_in {
+                sin_family: family(libc::AF_INET),
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from(*v4.ip()).to_be() },
+                sin_zero: [0; 8],
+            };
+            // SAFETY:
+            // - `raw` is a whole sockaddr_in, valid for reads for the length of the call.
+            check(unsafe { libc::bind(fd, (&raw const raw).cast(), socklen(size_of_val(&raw))) })
+        }
+        SocketAddr::V6(v6) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: family(libc::AF_INET6),
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY:
+            // - `raw` is a whole sockaddr_in6, valid for reads for the length of the call.
+            check(unsafe { libc::bind(fd, (&raw const raw).cast(), socklen(size_of_val(&raw))) })
+        }
+    }
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn family(family: i32) -> libc::sa_family_t {
+    libc::sa_family_t::try_from(family).expect("an address family fits its field")
+}
+
+fn socklen(size: usize) -> libc::socklen_t {
+    libc::socklen_t::try_from(size).expect("an address is a few bytes")
+}
+
+/// The descriptors of listeners, for handing to a ring.
+#[must_use]
+pub fn descriptors(listeners: &[TcpListener]) -> Vec<RawFd> {
+    listeners.iter().map(AsRawFd::as_raw_fd).collect()
+}
+
+const _: () = assert!(size_of::<libc::sockaddr_in>() == 16, "no padding of ours is sent");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_sockets_share_one_port_and_a_third_party_sees_it_taken() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let first = listen(address.parse().unwrap()).unwrap();
+            let bound = first.local_addr().unwrap();
+            let second = listen(bound).unwrap();
+            assert_eq!(second.local_addr().unwrap(), bound);
+            assert!(is_taken(bound));
+        }
+        assert!(!is_taken("127.0.0.1:0".parse().unwrap()));
+    }
+}

@@ -1,0 +1,6 @@
+//! A customer of Pelton's public seam: what the tests share.
+
+#![forbid(unsafe_code)]
+
+pub mod prng;
+pub mod sim;

@@ -1,0 +1,113 @@
+//! The simulated machine that all rings of a world share: its clock, its network, its record.
+
+use super::faults::Faults;
+use super::marks::{Mark, Marks};
+use super::net::Net;
+use super::trace::{Trace, Who};
+use crate::prng::Prng;
+use pelton::ring::Token;
+use shard_cache::time::{Instant, WallSeconds};
+use std::time::Duration;
+
+/// What the wall clock shows when a run begins: 2026-11-23 00:00:00 UTC.
+const WALL_FIRST: u64 = 1_795_392_000;
+
+/// How far the wall clock steps at most, seconds.
+const WALL_STEP_MAX: u64 = 7200;
+
+/// A wake-up on its way to a shard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wake {
+    /// When it arrives.
+    pub(super) due: Instant,
+    /// To which shard.
+    pub(super) shard: u16,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Host {
+    now: Instant,
+    wall_offset: u64,
+    /// Draws for whatever is not a client's own behaviour.
+    pub(super) prng: Prng,
+    /// What may go wrong.
+    pub faults: Faults,
+    /// Sockets and descriptors.
+    pub net: Net,
+    /// What happened.
+    pub trace: Trace,
+    /// Which rare paths were walked.
+    pub marks: Marks,
+    pub(super) wakes: Vec<Wake>,
+    /// How many shards share the machine.
+    pub(super) shards_count: u16,
+}
+
+impl Host {
+    /// A machine on which nothing has happened yet.
+    #[must_use]
+    pub fn new(prng: Prng, faults: Faults, net: Net, shards_count: u16) -> Self {
+        Self {
+            // Not zero: a shard may not take a fresh process for one at rest.
+            now: Instant::from_ns(1_000_000),
+            wall_offset: WALL_FIRST,
+            prng,
+            faults,
+            net,
+            trace: Trace::default(),
+            marks: Marks::default(),
+            wakes: Vec::new(),
+            shards_count,
+        }
+    }
+
+    /// The monotonic time.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The wall clock, which steps.
+    #[must_use]
+    pub const fn wall(&self) -> WallSeconds {
+        WallSeconds(self.wall_offset + self.now.ns() / 1_000_000_000)
+    }
+
+    /// Lets a moment go by, as code takes its time.
+    pub(super) fn pass(&mut self) {
+        let moment = Duration::from_nanos(self.prng.range(100, 10_000));
+        self.now = self.now + moment;
+    }
+
+    /// Lets time go on to `until`; it never goes back.
+    pub fn advance(&mut self, until: Instant) {
+        self.now = self.now.max(until);
+        if self.prng.chance(self.faults.wall_step) {
+            let step = self.prng.range(1, WALL_STEP_MAX);
+            if self.prng.coin() {
+                self.wall_offset += step;
+                self.marks.hit(Mark::WallForwards);
+            } else {
+                self.wall_offset -= step;
+                self.marks.hit(Mark::WallBackwards);
+            }
+        }
+    }
+
+    /// A point in time after now, as late as the faults allow.
+    pub(super) fn soon(&mut self) -> Instant {
+        let delay_ns = self.prng.below(self.faults.delay_ns_max + 1);
+        self.now + Duration::from_nanos(delay_ns)
+    }
+
+    /// Whether a fault of this likelihood happens now.
+    pub(super) fn chance(&mut self, per_mille: u32) -> bool {
+        self.prng.chance(per_mille)
+    }
+
+    /// Writes a line about a submission of a shard.
+    pub(super) fn note(&mut self, shard: u16, what: &'static str, token: Token, words: [u64; 2]) {
+        self.trace.note_token(self.now, Who::Ring(shard), what, token, words);
+    }
+}

@@ -1,0 +1,100 @@
+//! Rare paths that a set of seeds must have walked.
+//!
+//! A green run that never met a fault proves nothing about it. So each rare thing that the
+//! simulated world can do has a mark, and a mark that stays at zero over all seeds of a test fails
+//! the test.
+
+/// Declares [`Mark`] from a list of variants and what each means.
+macro_rules! marks {
+    ($($variant:ident, $sentence:literal;)+) => {
+        /// A rare path.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Mark { $(#[doc = $sentence] $variant,)+ }
+
+        impl Mark {
+            /// All marks.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// What it means.
+            #[must_use]
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Self::$variant => $sentence,)+ }
+            }
+        }
+    };
+}
+
+marks! {
+    AcceptAborted, "The peer of an accept was gone before it was accepted.";
+    AcceptEndedByItself, "An accept shot ended without a failure.";
+    AcceptNoDescriptors, "An accept found no free descriptor.";
+    BatchFull, "A turn had more completions than its batch had room for.";
+    CancelAfterTarget, "A cancellation completed after its target had completed for the last time.";
+    CancelBeforeTarget, "A cancellation completed while its target had still to complete.";
+    CancelFoundNothing, "A cancellation came too late: its target had completed before.";
+    CancelLost, "A cancelled operation completed as if it had not been cancelled.";
+    CancelWon, "A cancelled operation completed as cancelled.";
+    ClosedWhenIdle, "The server closed a connection between two requests, and the client had more.";
+    CloseWithReceive, "A descriptor was closed with its receive armed: no end reached the peer.";
+    CompletionsHeldBack, "Completions were posted but shown only in a later turn.";
+    CutOffWithinReply, "The server ended a connection in the middle of a reply.";
+    DescriptorReusedAtOnce, "A connection took a descriptor whose close had not been seen yet.";
+    OldNewsLanded, "A fetch landed with a value that had been replaced while it was under way.";
+    OriginFailed, "A fetch of a key that has a value failed.";
+    ReceiveEndedByItself, "A receive shot ended with data and without a failure.";
+    ReceiveNoBuffers, "A receive shot ended because no buffer was free.";
+    ReceiveNoBuffersAtOnce, "A receive found no buffer free when it was armed, and no data either.";
+    ReceiveOneByte, "A receive delivered one byte of many.";
+    ReceivesInOneTurn, "One receive shot completed four times or more in one turn.";
+    RepliesAtOnce, "A client read the ends of several replies at once.";
+    ResetLostInput, "A reset threw away bytes that the server had not received yet.";
+    ResetLostOutput, "Closing with unread input threw away bytes that the client had not read yet.";
+    SendFailed, "A send failed because the peer was gone.";
+    SendInPieces, "A send was taken in more than one piece and completed once.";
+    SendLate, "A send's memory was read in a later turn than the one that submitted it.";
+    SendShort, "A send completed with fewer bytes than asked.";
+    TurnEmpty, "A turn returned before its deadline without completions.";
+    WallBackwards, "The wall clock stepped back.";
+    WallForwards, "The wall clock stepped forwards.";
+}
+
+/// How often each path was walked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks([u64; Mark::ALL.len()]);
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self([0; Mark::ALL.len()])
+    }
+}
+
+impl Marks {
+    /// Counts one walk.
+    pub const fn hit(&mut self, mark: Mark) {
+        self.0[mark as usize] += 1;
+    }
+
+    /// Counts a walk if `walked`.
+    pub fn hit_if(&mut self, walked: bool, mark: Mark) {
+        self.0[mark as usize] += u64::from(walked);
+    }
+
+    /// Walks of one path.
+    #[must_use]
+    pub const fn count(&self, mark: Mark) -> u64 {
+        self.0[mark as usize]
+    }
+
+    /// Adds the walks of another run.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, count) in self.0.iter_mut().zip(other.0) {
+            *sum += count;
+        }
+    }
+
+    /// The paths that were never walked.
+    pub fn missing(&self) -> impl Iterator<Item = Mark> {
+        Mark::ALL.iter().copied().filter(|mark| self.count(*mark) == 0)
+    }
+}

@@ -1,0 +1,101 @@
+//! Scripts on the kernel's ring, with real sockets over loopback.
+
+use crate::stage::{BUFFER_SIZE, BUFFERS_COUNT, End, PUSHES_MAX, Stage};
+use pelton::ring::Fd;
+use pelton::ring::kernel::{DisabledRing, KernelRing, Sizes};
+use pelton::sys::clock::Epoch;
+use pelton::sys::eventfd::EventFd;
+use pelton::sys::socket;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+
+pub(crate) struct KernelStage {
+    rings: [KernelRing; 2],
+    listener: TcpListener,
+    eventfd: EventFd,
+    peers: Vec<Option<TcpStream>>,
+}
+
+impl KernelStage {
+    pub(crate) fn new() -> Self {
+        let sizes = Sizes {
+            completions_max: 256,
+            submissions_max: 64,
+            pushes_per_turn_max: PUSHES_MAX,
+            buffers_count: BUFFERS_COUNT,
+            buffer_size: BUFFER_SIZE,
+        };
+        let disabled = [(); 2].map(|()| {
+            DisabledRing::new(sizes).expect("this test needs io_uring: kernel 6.1, not forbidden")
+        });
+        let descriptors: Vec<RawFd> = disabled.iter().map(DisabledRing::descriptor).collect();
+        let epoch = Epoch::begin();
+        let rings = disabled.map(|ring| {
+            ring.enable(descriptors.clone().into(), epoch).expect("a disabled ring can be enabled")
+        });
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = socket::listen(address).expect("loopback has free ports");
+        let eventfd = EventFd::for_ring().expect("a process may open an eventfd");
+        Self { rings, listener, eventfd, peers: Vec::new() }
+    }
+
+    fn peer(&mut self, peer: usize) -> &mut TcpStream {
+        self.peers[peer].as_mut().expect("the peer has not closed")
+    }
+}
+
+impl Stage for KernelStage {
+    type R = KernelRing;
+
+    const LARGE_SIZE: u32 = 24 << 20;
+
+    fn ring(&mut self, index: usize) -> &mut KernelRing {
+        &mut self.rings[index]
+    }
+
+    fn listener(&self) -> Fd {
+        Fd(self.listener.as_raw_fd())
+    }
+
+    fn eventfd(&self) -> Fd {
+        Fd(self.eventfd.as_raw_fd())
+    }
+
+    fn signal(&mut self) {
+        self.eventfd.signal();
+    }
+
+    fn connect(&mut self) -> usize {
+        let address = self.listener.local_addr().expect("it is bound");
+        let stream = TcpStream::connect(address).expect("the listener's backlog has room");
+        stream.set_nonblocking(true).expect("a socket can be non-blocking");
+        self.peers.push(Some(stream));
+        self.peers.len() - 1
+    }
+
+    fn write(&mut self, peer: usize, bytes: &[u8]) {
+        self.peer(peer).write_all(bytes).expect("a few kilobytes find room");
+    }
+
+    fn read(&mut self, peer: usize, into: &mut Vec<u8>) -> End {
+        let mut bytes = [0; 65_536];
+        loop {
+            match self.peer(peer).read(&mut bytes) {
+                Ok(0) => return End::Ended,
+                Ok(size) => into.extend(&bytes[..size]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return End::Open,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return End::Reset,
+                Err(error) => panic!("the peer's read: {error}"),
+            }
+        }
+    }
+
+    fn finish(&mut self, peer: usize) {
+        self.peer(peer).shutdown(Shutdown::Write).expect("the connection is open");
+    }
+
+    fn close(&mut self, peer: usize) {
+        self.peers[peer] = None;
+    }
+}
