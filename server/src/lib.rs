@@ -3,6 +3,7 @@
 pub mod config;
 pub mod error;
 pub mod histograms;
+pub mod http;
 pub mod limits;
 pub mod mesh;
 pub mod metrics;

@@ -1,0 +1,96 @@
+//! Every error that is answered: its status line, what it is called in the body, and when it is
+//! due.
+//!
+//! A refusal says nothing about the connection: one that arrives as `Step::Refused` ends it, one
+//! that is the route of a request leaves it as the request says.
+
+/// Declares [`Refusal`]: variant, status line, name in the body, further fields, and its meaning.
+macro_rules! refusals {
+    ($($variant:ident, $status:literal, $error:literal, $fields:literal, $sentence:literal;)+) => {
+        /// A request that is answered with an error.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Refusal { $(#[doc = $sentence] $variant,)+ }
+
+        impl Refusal {
+            /// Every refusal.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// Status code and reason phrase: `404 Not Found`.
+            #[must_use]
+            pub const fn status(self) -> &'static str {
+                match self { $(Self::$variant => $status,)+ }
+            }
+
+            /// The reply's body.
+            #[must_use]
+            pub const fn body(self) -> &'static str {
+                match self { $(Self::$variant => concat!(r#"{"error":""#, $error, r#""}"#),)+ }
+            }
+
+            /// Header lines that only this refusal has, each with its CRLF.
+            #[must_use]
+            pub(crate) const fn fields(self) -> &'static str {
+                match self { $(Self::$variant => $fields,)+ }
+            }
+        }
+    };
+}
+
+refusals! {
+    BadRequestLine, "400 Bad Request", "bad_request_line", "",
+        "The request line does not have the form of RFC 9112 section 3.";
+    BadTarget, "400 Bad Request", "bad_target", "",
+        "The target has none of the forms of RFC 9112 section 3.2.";
+    BadEscape, "400 Bad Request", "bad_percent_escape", "",
+        "A percent sign of the key is not followed by two hex digits (RFC 3986 section 2.1).";
+    BadFieldName, "400 Bad Request", "bad_field_name", "",
+        "A header line does not begin with a token and a colon (RFC 9112 section 5.1), or is \
+         folded (5.2).";
+    BadFieldValue, "400 Bad Request", "bad_field_value", "",
+        "A header value holds a control character or does not end with CRLF (RFC 9110 section \
+         5.5).";
+    BadHost, "400 Bad Request", "bad_host", "",
+        "Host is missing, repeated or malformed (RFC 9112 section 3.2).";
+    BadContentLength, "400 Bad Request", "bad_content_length", "",
+        "Content-Length is repeated or is not a number of at most 19 digits (RFC 9112 section \
+         6.3).";
+    BadTransferEncoding, "400 Bad Request", "bad_transfer_encoding", "",
+        "Transfer-Encoding is repeated, beside Content-Length, or in HTTP/1.0 (RFC 9112 section \
+         6.1).";
+    BadChunk, "400 Bad Request", "bad_chunk", "",
+        "The chunked body breaks its framing or its extensions are too long (RFC 9112 section \
+         7.1).";
+    BodyNotAllowed, "400 Bad Request", "body_not_allowed", "",
+        "GET and HEAD with a body are a way to smuggle a request (RFC 9110 section 9.3.1).";
+    NotFound, "404 Not Found", "not_found", "",
+        "There is nothing at this path.";
+    MethodNotAllowed, "405 Method Not Allowed", "method_not_allowed", "Allow: GET, HEAD\r\n",
+        "The path exists but is not served by this method (RFC 9110 section 15.5.6).";
+    RequestTimeout, "408 Request Timeout", "request_timeout", "",
+        "The request was not complete in time.";
+    ContentTooLarge, "413 Content Too Large", "content_too_large", "",
+        "The body exceeds `http.body_size_max`.";
+    TargetTooLong, "414 URI Too Long", "target_too_long", "",
+        "The target exceeds `http.target_size_max`.";
+    KeyTooLong, "414 URI Too Long", "key_too_long", "",
+        "The decoded key exceeds `http.key_size_max`.";
+    ExpectationFailed, "417 Expectation Failed", "expectation_failed", "",
+        "Expect asks for something else than 100-continue (RFC 9110 section 10.1.1).";
+    HeadTooLarge, "431 Request Header Fields Too Large", "head_too_large", "",
+        "The head exceeds `http.head_size_max`, or the trailers of the body their bound.";
+    TooManyFields, "431 Request Header Fields Too Large", "too_many_header_fields", "",
+        "The head has more than `http.headers_count_max` lines.";
+    MethodUnknown, "501 Not Implemented", "unknown_method", "",
+        "The method is none that we know, or CONNECT (RFC 9110 section 9.1).";
+    CodingUnknown, "501 Not Implemented", "unknown_transfer_coding", "",
+        "Transfer-Encoding is not exactly chunked (RFC 9112 section 6.1).";
+    OriginUnavailable, "502 Bad Gateway", "origin_unavailable", "",
+        "The origin failed and nothing stale may be served.";
+    Overloaded, "503 Service Unavailable", "overloaded_try_again", "Retry-After: 1\r\n",
+        "A bound of the shard was reached.";
+    OriginTimeout, "504 Gateway Timeout", "origin_unavailable", "",
+        "The origin did not answer in time and nothing stale may be served.";
+    VersionUnknown, "505 HTTP Version Not Supported", "unknown_http_version", "",
+        "The version is neither HTTP/1.1 nor HTTP/1.0.";
+}
