@@ -1,0 +1,139 @@
+//! How a budget of memory is divided: arena, index, table of segments. Nothing else is allocated.
+
+use crate::entry::{VALUE_SIZE_MAX, entry_size};
+use crate::index::{BUCKET_SIZE, SLOTS};
+use crate::segments::{FREE_AHEAD, table_size};
+use std::fmt;
+
+/// Bytes of a segment, the unit in which space comes back.
+pub const SEGMENT_SIZE: usize = 256 << 10;
+
+/// The longest key that is kept, bytes.
+pub(crate) const KEY_SIZE_MAX: usize = 512;
+
+/// The index is sized for entries of this many bytes, all in: keys of 16 and values of 100. Larger
+/// ones leave some of it unused; smaller ones fill it before they fill the arena.
+const ENTRY_SIZE_TYPICAL: usize = entry_size(16, 100);
+
+/// Percent of slots that are in use when the arena is full of typical entries. Of a million keys
+/// none is crowded out below it (see `index`).
+const LOAD_PERCENT: usize = 90;
+
+/// The sizes of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    segments_count: u32,
+    buckets_count: u32,
+    value_size_max: u32,
+}
+
+/// A budget that is too small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayoutError {
+    /// The least budget that works, bytes.
+    pub least_bytes: usize,
+}
+
+impl fmt::Display for LayoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a cache needs at least {} bytes a shard", self.least_bytes)
+    }
+}
+
+impl std::error::Error for LayoutError {}
+
+impl Layout {
+    /// Divides `budget_bytes` for values of at most `value_size_max` bytes.
+    ///
+    /// # Errors
+    /// [`LayoutError`] if the arena could not hold the largest value beside the segments that are
+    /// kept free.
+    ///
+    /// # Panics
+    /// If `value_size_max` exceeds 256 MiB: the header has 28 bits for it.
+    pub fn new(budget_bytes: usize, value_size_max: u32) -> Result<Self, LayoutError> {
+        assert!(value_size_max as usize <= VALUE_SIZE_MAX, "a header has 28 bits for the size");
+        let run = run_count(entry_size(KEY_SIZE_MAX, value_size_max as usize));
+        let least = 2 * run + FREE_AHEAD as usize + 2;
+        let least_bytes = Self::of(least, value_size_max).total_bytes();
+        if budget_bytes < least_bytes {
+            return Err(LayoutError { least_bytes });
+        }
+        let mut segments = budget_bytes / SEGMENT_SIZE;
+        while Self::of(segments, value_size_max).total_bytes() > budget_bytes {
+            segments -= 1;
+        }
+        Ok(Self::of(segments, value_size_max))
+    }
+
+    fn of(segments: usize, value_size_max: u32) -> Self {
+        let entries = segments * SEGMENT_SIZE / ENTRY_SIZE_TYPICAL;
+        let slots = entries * 100 / LOAD_PERCENT;
+        let count = |count: usize| u32::try_from(count).expect("an arena has below 2^32 segments");
+        Self {
+            segments_count: count(segments),
+            buckets_count: count(slots.div_ceil(SLOTS)),
+            value_size_max,
+        }
+    }
+
+    /// Segments of the arena.
+    #[must_use]
+    pub const fn segments_count(&self) -> u32 {
+        self.segments_count
+    }
+
+    /// Bytes of the arena.
+    #[must_use]
+    pub const fn arena_bytes(&self) -> usize {
+        self.segments_count as usize * SEGMENT_SIZE
+    }
+
+    /// Bytes of the index, a multiple of [`SEGMENT_SIZE`]: it lies before the arena.
+    #[must_use]
+    pub const fn index_bytes(&self) -> usize {
+        (self.buckets_count as usize * BUCKET_SIZE).next_multiple_of(SEGMENT_SIZE)
+    }
+
+    /// Bytes that the caller maps: the index, then the arena.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> usize {
+        self.index_bytes() + self.arena_bytes()
+    }
+
+    /// Bytes of everything.
+    #[must_use]
+    pub const fn total_bytes(&self) -> usize {
+        self.memory_bytes() + table_size(self.segments_count as usize)
+    }
+
+    pub(crate) const fn value_size_max(&self) -> u32 {
+        self.value_size_max
+    }
+}
+
+/// Segments that an entry of `size` bytes takes: one that it shares, or a run of its own.
+pub(crate) const fn run_count(size: usize) -> usize {
+    size.div_ceil(SEGMENT_SIZE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_kept_and_used() {
+        for budget in [16 << 20, 100 << 20, (1 << 30) + 12345] {
+            let layout = Layout::new(budget, 1 << 20).unwrap();
+            assert!(layout.total_bytes() <= budget);
+            assert!(layout.total_bytes() + 3 * SEGMENT_SIZE > budget, "{layout:?}");
+        }
+    }
+
+    #[test]
+    fn a_budget_that_is_too_small_says_what_would_do() {
+        let LayoutError { least_bytes } = Layout::new(1 << 20, 1 << 20).unwrap_err();
+        assert!(Layout::new(least_bytes - 1, 1 << 20).is_err());
+        assert!(Layout::new(least_bytes, 1 << 20).is_ok());
+    }
+}
