@@ -7,5 +7,6 @@ pub mod http;
 pub mod limits;
 pub mod mesh;
 pub mod metrics;
+pub mod origin;
 pub mod ring;
 pub mod sys;

@@ -1,5 +1,24 @@
-//! Messages between threads. So far: the flag that saves wake-ups.
+//! Messages between threads: shard to shard, and shard to origin plane and back.
+//!
+//! Every queue is bounded and has one producer and one consumer. Who sends a request keeps the
+//! room that its answer needs: a read travels in a [`Parcel`] that the reader owns and the answer
+//! comes back in, and a shard has as many parcels as the queues have room for. So no push can find
+//! a queue full, no shard ever waits for another, and two shards cannot wait for each other.
+//!
+//! `parcel` is what travels between shards, `peers` the queues between them, `origin` what travels
+//! to and from the origin plane, `link` the queues to it, `sleep` the flag that saves wake-ups,
+//! `control` the word to stop.
 
+mod control;
+mod link;
+mod origin;
+mod parcel;
+mod peers;
 mod sleep;
 
+pub use control::Control;
+pub use link::{OriginLink, OriginPort, origin_link};
+pub use origin::{ContentType, FlightId, Found, Key, Landing, Lifetime, Order, Outcome};
+pub use parcel::{Answer, Parcel, ReplyRef, Value};
+pub use peers::{Message, Peers, peers};
 pub use sleep::Sleep;

@@ -1,0 +1,45 @@
+//! What the main thread tells all shards, looked at once a turn, and what they tell each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+
+/// Shared by the main thread and all shards.
+#[derive(Clone, Debug, Default)]
+pub struct Control(Arc<Words>);
+
+#[derive(Debug, Default)]
+struct Words {
+    draining: AtomicBool,
+    drained: AtomicU16,
+}
+
+impl Control {
+    /// Nothing was asked for yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks every shard to stop accepting, answer what is in flight, and stop.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the shards were asked to stop.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// A shard has no connection left and will have none; called once by each.
+    pub fn drained(&self) {
+        self.0.drained.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Shards that have no connection left: while others have some, they may still be asked for
+    /// their keys.
+    #[must_use]
+    pub fn drained_count(&self) -> u16 {
+        self.0.drained.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,109 @@
+//! The queues between one shard and the origin plane.
+//!
+//! A shard has `flights_max` flights. An order is outstanding only while its flight is, and each is
+//! answered by one landing; a landing's memory goes back as one more message. So the queue to the
+//! plane holds at most two messages a flight and the queue back one: a push always finds room.
+
+use super::origin::{Landing, Order};
+use super::sleep::Sleep;
+use crate::sys::eventfd::EventFd;
+use crate::sys::spsc::{self, Consumer, Producer};
+use std::sync::Arc;
+
+/// The shard's end.
+#[derive(Debug)]
+pub struct OriginLink {
+    orders: Producer<Order>,
+    landings: Consumer<Landing>,
+    plane: Sleep,
+    pushed: bool,
+}
+
+/// The plane's end.
+#[derive(Debug)]
+pub struct OriginPort {
+    orders: Consumer<Order>,
+    landings: Producer<Landing>,
+    shard: Sleep,
+    wake: Arc<EventFd>,
+    pushed: bool,
+}
+
+/// The queues between a shard with `flights_max` flights and the plane.
+///
+/// `shard` and `plane` are the flags of the two threads; `wake` is the eventfd the shard watches.
+#[must_use]
+pub fn origin_link(
+    flights_max: usize,
+    shard: &Sleep,
+    plane: &Sleep,
+    wake: &Arc<EventFd>,
+) -> (OriginLink, OriginPort) {
+    let (orders_to, orders_from) = spsc::queue(2 * flights_max);
+    let (landings_to, landings_from) = spsc::queue(flights_max);
+    let link = OriginLink {
+        orders: orders_to,
+        landings: landings_from,
+        plane: plane.clone(),
+        pushed: false,
+    };
+    let port = OriginPort {
+        orders: orders_from,
+        landings: landings_to,
+        shard: shard.clone(),
+        wake: Arc::clone(wake),
+        pushed: false,
+    };
+    (link, port)
+}
+
+impl OriginLink {
+    /// Sends an order. Room is kept: see the head of this file.
+    pub fn order(&mut self, order: Order) {
+        self.orders.push(order);
+        self.pushed = true;
+    }
+
+    /// The oldest landing.
+    pub fn next_landing(&mut self) -> Option<Landing> {
+        self.landings.pop()
+    }
+
+    /// Whether a landing waits.
+    #[must_use]
+    pub fn has_mail(&mut self) -> bool {
+        !self.landings.is_empty()
+    }
+
+    /// Whether orders were sent since the last call and the plane sleeps: signal it.
+    #[must_use]
+    pub fn must_wake(&mut self) -> bool {
+        std::mem::take(&mut self.pushed) && self.plane.must_wake()
+    }
+}
+
+impl OriginPort {
+    /// The oldest order.
+    pub fn next_order(&mut self) -> Option<Order> {
+        self.orders.pop()
+    }
+
+    /// Whether an order waits: asked once more after the plane has raised its flag.
+    #[must_use]
+    pub fn has_mail(&mut self) -> bool {
+        !self.orders.is_empty()
+    }
+
+    /// Sends a landing, one for each order. Room is kept: see the head of this file.
+    pub fn land(&mut self, landing: Landing) {
+        self.landings.push(landing);
+        self.pushed = true;
+    }
+
+    /// Wakes the shard if landings were sent and it sleeps.
+    pub fn flush(&mut self) {
+        if std::mem::take(&mut self.pushed) && self.shard.must_wake() {
+            self.wake.signal();
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The queues between shards: one for each ordered pair.
+
+use super::parcel::Parcel;
+use super::sleep::Sleep;
+use crate::sys::spsc::{self, Consumer, Producer};
+
+/// From one shard to another.
+#[derive(Debug)]
+pub enum Message {
+    /// Read this key for me.
+    Read(Box<Parcel>),
+    /// Here is what you asked for.
+    Reply(Box<Parcel>),
+}
+
+/// One shard's ends of the queues to and from all others.
+#[derive(Debug)]
+pub struct Peers {
+    links: Vec<Option<Link>>,
+}
+
+#[derive(Debug)]
+struct Link {
+    to: Producer<Message>,
+    from: Consumer<Message>,
+    peer: Sleep,
+    /// Something was pushed since the last look at whether the peer sleeps.
+    pushed: bool,
+}
+
+/// The queues between `sleeps.len()` shards, each with room for `messages_max` messages.
+///
+/// A queue holds at most the sender's own reads and its answers to the other's: twice the parcels
+/// of a shard.
+#[must_use]
+pub fn peers(sleeps: &[Sleep], messages_max: usize) -> Vec<Peers> {
+    let count = sleeps.len();
+    let mut all: Vec<Peers> =
+        (0..count).map(|_| Peers { links: (0..count).map(|_| None).collect() }).collect();
+    for low in 0..count {
+        for high in low + 1..count {
+            let (to_high, from_low) = spsc::queue(messages_max);
+            let (to_low, from_high) = spsc::queue(messages_max);
+            let link =
+                |to, from, peer: &Sleep| Some(Link { to, from, peer: peer.clone(), pushed: false });
+            all[low].links[high] = link(to_high, from_high, &sleeps[high]);
+            all[high].links[low] = link(to_low, from_low, &sleeps[low]);
+        }
+    }
+    all
+}
+
+impl Peers {
+    /// How many shards there are, this one included.
+    #[must_use]
+    pub fn count(&self) -> u16 {
+        u16::try_from(self.links.len()).expect("shards are counted in 16 bits")
+    }
+
+    /// Sends `message` to the shard `to`. Room is kept: see the head of `mesh`.
+    ///
+    /// # Panics
+    /// If `to` is this shard itself.
+    pub fn send(&mut self, to: u16, message: Message) {
+        let link = self.links[usize::from(to)].as_mut().expect("no shard sends to itself");
+        link.to.push(message);
+        link.pushed = true;
+    }
+
+    /// The oldest message of the shard `from`; none from this shard itself.
+    pub fn receive(&mut self, from: u16) -> Option<Message> {
+        self.links[usize::from(from)].as_mut()?.from.pop()
+    }
+
+    /// Whether any shard has sent something that was not received yet.
+    #[must_use]
+    pub fn has_mail(&mut self) -> bool {
+        self.links.iter_mut().flatten().any(|link| !link.from.is_empty())
+    }
+
+    /// Calls `wake` once for each shard that was sent to since the last call and sleeps.
+    pub fn wake_sleepers(&mut self, mut wake: impl FnMut(u16)) {
+        for (shard, link) in (0..).zip(&mut self.links) {
+            let Some(link) = link else { continue };
+            if std::mem::take(&mut link.pushed) && link.peer.must_wake() {
+                wake(shard);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_goes_out_and_comes_back_and_wakes_a_sleeper_once() {
+        let sleeps = [Sleep::new(), Sleep::new(), Sleep::new()];
+        let mut all = peers(&sleeps, 4);
+        sleeps[2].prepare();
+        all[0].send(2, Message::Read(Parcel::with_size(16)));
+        all[0].send(2, Message::Read(Parcel::with_size(16)));
+        let mut woken = Vec::new();
+        all[0].wake_sleepers(|shard| woken.push(shard));
+        all[0].wake_sleepers(|shard| woken.push(shard));
+        assert_eq!(woken, [2]);
+        assert!(!all[1].has_mail());
+        assert!(all[2].has_mail());
+        let Some(Message::Read(parcel)) = all[2].receive(0) else { panic!("a read was sent") };
+        all[2].send(0, Message::Reply(parcel));
+        assert!(matches!(all[0].receive(2), Some(Message::Reply(_))));
+        assert!(all[0].receive(0).is_none());
+    }
+}
