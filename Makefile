@@ -8,7 +8,7 @@ BENCH := target/release/pelton-bench
 DATA := data/cities.jsonl.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help host test check clean
+.PHONY: help host test check sim clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: host ## Check format, lints and the house rules; dependencies too, where 
 	cargo test -p pelton-tests --test tidy
 	@if cargo deny --version 2>/dev/null; then cargo deny check; \
 		else echo "skipped: cargo deny check (cargo-deny is not installed)"; fi
+
+sim: host ## Simulate: SEED= runs one seed, SEEDS= that many, TICKS= says how long.
+	cargo test -p pelton-tests --test simulate -- --nocapture
 
 clean: ## Remove what was built. The store under pelton-data stays.
 	cargo clean

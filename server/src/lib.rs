@@ -9,4 +9,5 @@ pub mod mesh;
 pub mod metrics;
 pub mod origin;
 pub mod ring;
+pub mod shard;
 pub mod sys;

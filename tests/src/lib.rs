@@ -2,5 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod model;
 pub mod prng;
 pub mod sim;

@@ -1,0 +1,77 @@
+//! What a shard holds at a moment: for tests that check that nothing is lost.
+
+use super::Shard;
+use crate::metrics::Counters;
+use crate::ring::Ring;
+
+/// How much of each bounded thing of a shard is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Slots that hold a connection.
+    pub slots_used: u32,
+    /// Receive buffers on loan.
+    pub buffers_held: u32,
+    /// Carry blocks in use.
+    pub carries_used: usize,
+    /// Output blocks in use.
+    pub blocks_used: usize,
+    /// Replies that wait.
+    pub replies_used: usize,
+    /// Flights under way or being rushed.
+    pub flights_used: usize,
+    /// Waiters of flights.
+    pub waiters_used: usize,
+    /// Parcels at home.
+    pub parcels_at_home: usize,
+    /// Pins on the cache's segments.
+    pub pins: u64,
+    /// Connection submissions in flight, accepts included.
+    pub submissions_in_flight: u64,
+}
+
+impl<R: Ring> Shard<R> {
+    /// Counts what is in use.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let (flights_used, waiters_used) = self.flights.used();
+        Census {
+            slots_used: self.slots.used(),
+            buffers_held: self.input.held(),
+            carries_used: self.input.carries_used(),
+            blocks_used: self.output.used(),
+            replies_used: self.replies.used(),
+            flights_used,
+            waiters_used,
+            parcels_at_home: self.parcels.at_home(),
+            pins: self.cache.statistics().pins,
+            submissions_in_flight: self.submissions_in_flight,
+        }
+    }
+
+    /// The shard's own counters, newer than what is published.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The ring, for the tests that simulate it.
+    #[must_use]
+    pub fn ring(&self) -> &R {
+        &self.ring
+    }
+
+    /// The ring, for the tests that simulate it.
+    pub fn ring_mut(&mut self) -> &mut R {
+        &mut self.ring
+    }
+
+    /// Asserts what must hold of every connection between two turns.
+    ///
+    /// # Panics
+    /// If an invariant is broken.
+    pub fn check(&self) {
+        for index in 0..self.slots.high() {
+            self.slots[index].check();
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Flights: one fetch of one key, which others may join.
+//!
+//! The first miss of a key leads a flight; misses of the same key that come while it is under way
+//! follow it. When it lands, its waiters are woken a bounded number a turn (the rush). A client
+//! that leaves cancels nothing: its reply is gone and the waiter finds nobody.
+//!
+//! Invariant: at most one flight of a key is being fetched; every waiter is answered once; an entry
+//! that waiters are still to be served from is pinned.
+
+use super::slots::NONE;
+use crate::error::FetchFailure;
+use crate::http::Source;
+use crate::mesh::{FlightId, Key, Parcel, ReplyRef};
+use shard_cache::Pin;
+use shard_cache::hash::KeyHash;
+use std::collections::VecDeque;
+
+/// Who waits for a flight.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    /// A connection of this shard.
+    Local(ReplyRef),
+    /// Another shard.
+    Remote(u16, Box<Parcel>),
+}
+
+/// What a landed flight gives its waiters.
+#[derive(Debug)]
+pub(super) enum Landed {
+    /// The entry that the fetch has brought, negative ones included.
+    Entry(Pin),
+    /// The fetch failed, and this entry may be served all the same.
+    Stale(Pin),
+    /// The origin does not have the key, and the cache had no room to remember that.
+    Absent,
+    /// The origin failed.
+    Failed(FetchFailure),
+}
+
+#[derive(Debug)]
+struct Flight {
+    generation: u32,
+    hash: KeyHash,
+    key: Key,
+    /// The next flight in the same bucket of the index.
+    next: u32,
+    first: u32,
+    last: u32,
+    landed: Option<Landed>,
+}
+
+#[derive(Debug)]
+struct Wait {
+    next: u32,
+    source: Source,
+    waiter: Option<Waiter>,
+}
+
+/// All flights of a shard and those who wait for them.
+#[derive(Debug)]
+pub(super) struct Flights {
+    flights: Box<[Flight]>,
+    flights_free: Vec<u32>,
+    index: Box<[u32]>,
+    waits: Box<[Wait]>,
+    waits_free: Vec<u32>,
+    /// Landed flights whose waiters are being woken, oldest first.
+    rushing: VecDeque<u32>,
+    /// Asked of the origin and not landed yet.
+    fetching: u32,
+}
+
+/// What joining a flight came to.
+#[derive(Debug)]
+pub(super) enum Joined {
+    /// The caller leads: it must ask the origin.
+    Lead(FlightId),
+    /// Somebody has asked already.
+    Follow,
+    /// There is no room: the waiter is given back.
+    Full(Option<Waiter>),
+}
+
+impl Flights {
+    pub(super) fn new(flights_count: u32, waits_count: u32) -> Self {
+        let flight = || Flight {
+            generation: 0,
+            hash: KeyHash::from_bits(0),
+            key: Key::EMPTY,
+            next: NONE,
+            first: NONE,
+            last: NONE,
+            landed: None,
+        };
+        let wait = || Wait { next: NONE, source: Source::Fetched, waiter: None };
+        Self {
+            flights: (0..flights_count).map(|_| flight()).collect(),
+            flights_free: (0..flights_count).rev().collect(),
+            index: vec![NONE; flights_count.next_power_of_two() as usize].into_boxed_slice(),
+            waits: (0..waits_count).map(|_| wait()).collect(),
+            waits_free: (0..waits_count).rev().collect(),
+            rushing: VecDeque::with_capacity(flights_count as usize),
+            fetching: 0,
+        }
+    }
+
+    /// Flights being fetched.
+    pub(super) const fn fetching(&self) -> u32 {
+        self.fetching
+    }
+
+    /// Flights and waiters in use.
+    pub(super) fn used(&self) -> (usize, usize) {
+        (self.flights.len() - self.flights_free.len(), self.waits.len() - self.waits_free.len())
+    }
+
+    /// Joins the flight of `key`, or begins it. A refresh has no waiter.
+    pub(super) fn join(&mut self, hash: KeyHash, key: &[u8], waiter: Option<Waiter>) -> Joined {
+        if waiter.is_some() && self.waits_free.is_empty() {
+            return Joined::Full(waiter);
+        }
+        match self.find_or_begin(hash, key) {
+            Some((index, begun)) => self.follow(index, begun, waiter),
+            None => Joined::Full(waiter),
+        }
+    }
+
+    /// Joins the flight of the key in `parcel` for the shard `from`, or begins it.
+    pub(super) fn join_remote(&mut self, hash: KeyHash, from: u16, parcel: Box<Parcel>) -> Joined {
+        let begun =
+            if self.waits_free.is_empty() { None } else { self.find_or_begin(hash, parcel.key()) };
+        let waiter = Some(Waiter::Remote(from, parcel));
+        match begun {
+            Some((index, begun)) => self.follow(index, begun, waiter),
+            None => Joined::Full(waiter),
+        }
+    }
+
+    /// The flight of `key`, and whether it was begun just now; none if there is no room.
+    fn find_or_begin(&mut self, hash: KeyHash, key: &[u8]) -> Option<(u32, bool)> {
+        if let Some(index) = self.find(hash, key) {
+            return Some((index, false));
+        }
+        let index = self.flights_free.pop()?;
+        let bucket = self.bucket(hash);
+        let flight = &mut self.flights[index as usize];
+        assert!(flight.landed.is_none(), "a free flight carries nothing");
+        flight.hash = hash;
+        flight.key = Key::new(key).expect("the parser bounds keys");
+        flight.next = std::mem::replace(&mut self.index[bucket], index);
+        self.fetching += 1;
+        Some((index, true))
+    }
+
+    fn follow(&mut self, index: u32, begun: bool, waiter: Option<Waiter>) -> Joined {
+        let generation = self.flights[index as usize].generation;
+        if begun {
+            self.wait(index, waiter, Source::Fetched);
+            Joined::Lead(FlightId { slot: index, generation })
+        } else {
+            self.wait(index, waiter, Source::Collapsed);
+            Joined::Follow
+        }
+    }
+
+    /// The key and hash of a flight that is being fetched.
+    pub(super) fn key(&self, id: FlightId) -> (KeyHash, &Key) {
+        let flight = &self.flights[id.slot as usize];
+        assert_eq!(flight.generation, id.generation, "an order is answered once");
+        (flight.hash, &flight.key)
+    }
+
+    /// The flight has landed: its waiters are woken from here on, and a new miss of the same key
+    /// begins a new flight.
+    pub(super) fn land(&mut self, id: FlightId, landed: Landed) {
+        let bucket = self.bucket(self.key(id).0);
+        let next = self.flights[id.slot as usize].next;
+        if self.index[bucket] == id.slot {
+            self.index[bucket] = next;
+        } else {
+            let mut before = self.index[bucket];
+            while self.flights[before as usize].next != id.slot {
+                before = self.flights[before as usize].next;
+            }
+            self.flights[before as usize].next = next;
+        }
+        let flight = &mut self.flights[id.slot as usize];
+        flight.next = NONE;
+        flight.landed = Some(landed);
+        self.fetching -= 1;
+        self.rushing.push_back(id.slot);
+    }
+
+    /// Whether waiters are to be woken.
+    pub(super) fn is_rushing(&self) -> bool {
+        !self.rushing.is_empty()
+    }
+
+    /// The next waiter of the oldest landed flight, and what it is given; or the end of that
+    /// flight, with what it held.
+    pub(super) fn rush(&mut self) -> Option<Rush<'_>> {
+        let index = *self.rushing.front()?;
+        let flight = &mut self.flights[index as usize];
+        let place = flight.first;
+        if place == NONE {
+            self.rushing.pop_front();
+            flight.generation = flight.generation.wrapping_add(1);
+            self.flights_free.push(index);
+            let landed = flight.landed.take().expect("a rushing flight has landed");
+            return Some(Rush::End(landed));
+        }
+        let wait = &mut self.waits[place as usize];
+        flight.first = wait.next;
+        if flight.first == NONE {
+            flight.last = NONE;
+        }
+        self.waits_free.push(place);
+        let waiter = wait.waiter.take().expect("a listed waiter waits");
+        let landed = flight.landed.as_ref().expect("a rushing flight has landed");
+        Some(Rush::Waiter(waiter, wait.source, landed))
+    }
+
+    fn wait(&mut self, index: u32, waiter: Option<Waiter>, source: Source) {
+        let Some(waiter) = waiter else { return };
+        let place = self.waits_free.pop().expect("checked before joining");
+        self.waits[place as usize] = Wait { next: NONE, source, waiter: Some(waiter) };
+        let flight = &mut self.flights[index as usize];
+        match flight.last {
+            NONE => flight.first = place,
+            last => self.waits[last as usize].next = place,
+        }
+        flight.last = place;
+    }
+
+    fn find(&self, hash: KeyHash, key: &[u8]) -> Option<u32> {
+        let mut index = self.index[self.bucket(hash)];
+        while index != NONE {
+            let flight = &self.flights[index as usize];
+            if flight.hash == hash && flight.key.as_bytes() == key {
+                return Some(index);
+            }
+            index = flight.next;
+        }
+        None
+    }
+
+    fn bucket(&self, hash: KeyHash) -> usize {
+        let mask = self.index.len() as u64 - 1;
+        usize::try_from(hash.bits() & mask).expect("masked by the size of the index")
+    }
+}
+
+/// One step of waking the waiters of landed flights.
+#[derive(Debug)]
+pub(super) enum Rush<'a> {
+    /// This one is to be answered from what landed.
+    Waiter(Waiter, Source, &'a Landed),
+    /// All waiters of a flight are answered; what it held is to be let go.
+    End(Landed),
+}

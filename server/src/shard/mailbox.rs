@@ -1,0 +1,329 @@
+//! What other threads have sent: reads and replies of other shards, landings of the origin plane.
+//!
+//! Inbound mail is taken before anything is sent, and every queue a bounded number of messages a
+//! turn. A landed value is stored here, in the owner's cache and nowhere else; its waiters are
+//! woken by the rush, a bounded number a turn as well.
+
+use super::flights::{Joined, Landed, Rush, Waiter};
+use super::replies::{Owed, Plain};
+use super::{STORE_PATIENCE, Shard};
+use crate::error::FetchFailure;
+use crate::http::{Refusal, Source, Term};
+use crate::mesh::{
+    Answer, FlightId, Found, Landing, Lifetime, Message, Order, Outcome, Parcel, ReplyRef, Value,
+};
+use crate::ring::Ring;
+use shard_cache::hash::{Etag, KeyHash};
+use shard_cache::time::Instant;
+use shard_cache::{Entry, EntryRef, FreshFor, Freshness, Kind, NewValue, StoreRefused};
+
+impl<R: Ring> Shard<R> {
+    /// Takes what has arrived.
+    pub(super) fn receive_mail(&mut self) {
+        for from in 0..self.peers.count() {
+            for _ in 0..self.limits.messages_per_peer_turn_max {
+                match self.peers.receive(from) {
+                    Some(Message::Read(parcel)) => self.serve_peer(from, parcel),
+                    Some(Message::Reply(parcel)) => self.receive_reply(parcel),
+                    None => break,
+                }
+            }
+        }
+        for _ in 0..self.limits.landings_per_turn_max {
+            let Some(landing) = self.stalled.take().or_else(|| self.link.next_landing()) else {
+                break;
+            };
+            if !self.land(landing) {
+                break;
+            }
+        }
+    }
+
+    /// Another shard reads a key of ours.
+    fn serve_peer(&mut self, from: u16, mut parcel: Box<Parcel>) {
+        self.counters.remote_served += 1;
+        let hash = parcel.hash;
+        match self.cache.lookup(hash, parcel.key(), self.now) {
+            Some(hit) if hit.freshness != Freshness::Retained => {
+                if hit.freshness == Freshness::Stale {
+                    self.refresh(hash, parcel.key());
+                }
+                self.fill(&mut parcel, hit.entry, Source::Hit);
+                self.peers.send(from, Message::Reply(parcel));
+            }
+            Some(_) | None => self.join_for_peer(from, hash, parcel),
+        }
+    }
+
+    fn join_for_peer(&mut self, from: u16, hash: KeyHash, parcel: Box<Parcel>) {
+        // The key is copied into the flight before the parcel waits in it.
+        match self.flights.join_remote(hash, from, parcel) {
+            Joined::Lead(id) => self.order(id),
+            Joined::Follow => {}
+            Joined::Full(waiter) => {
+                let Some(Waiter::Remote(_, mut parcel)) = waiter else {
+                    unreachable!("the parcel is given back")
+                };
+                parcel.answer = Answer::Shed;
+                self.peers.send(from, Message::Reply(parcel));
+            }
+        }
+    }
+
+    /// Another shard has answered a read of ours.
+    fn receive_reply(&mut self, parcel: Box<Parcel>) {
+        let name = parcel.reply;
+        let owed = match parcel.answer {
+            Answer::Value(..) => Owed::Parcel(parcel, 0),
+            Answer::TooBig(size, source) => {
+                self.read_again(parcel, size, source);
+                return;
+            }
+            Answer::Absent(term, source) => self.settle(parcel, Plain::Absent(term, source)),
+            Answer::Failed(failure) => self.settle(parcel, Plain::Refused(refusal(failure))),
+            Answer::Shed => self.settle(parcel, Plain::Refused(Refusal::Overloaded)),
+            Answer::Pending => unreachable!("a reply says something"),
+        };
+        self.resolve(name, owed);
+    }
+
+    fn settle(&mut self, parcel: Box<Parcel>, plain: Plain) -> Owed {
+        self.parcels.put(parcel);
+        Owed::Plain(plain)
+    }
+
+    /// The value is larger than the parcel: asks again with one that holds it.
+    fn read_again(&mut self, small: Box<Parcel>, size: u32, source: Source) {
+        let name = small.reply;
+        if !self.replies.is_current(name) {
+            self.parcels.put(small);
+            return;
+        }
+        match self.parcels.take_big(size) {
+            Some(mut big) => {
+                big.address(name, small.hash, small.key());
+                big.source = source;
+                let owner = small.hash.shard(self.peers.count());
+                self.peers.send(owner, Message::Read(big));
+                self.parcels.put(small);
+            }
+            None => {
+                let owed = self.settle(small, Plain::Refused(Refusal::Overloaded));
+                self.resolve(name, owed);
+            }
+        }
+    }
+
+    /// Gives a waiting reply what it waited for; its connection writes it in the pump.
+    fn resolve(&mut self, name: ReplyRef, owed: Owed) {
+        match self.replies.resolve(name, owed) {
+            Ok(slot) => self.ready.add(&mut self.slots, slot),
+            Err(owed) => self.let_go(owed),
+        }
+    }
+
+    /// Answers a parcel from an entry of ours.
+    fn fill(&mut self, parcel: &mut Parcel, entry: EntryRef, source: Source) {
+        let found = self.cache.entry(entry);
+        let term = term(&found, self.now);
+        let value = found.value();
+        if found.is_negative() {
+            parcel.answer = Answer::Absent(term, source);
+        } else if value.len() > parcel.size_max() {
+            let size = u32::try_from(value.len()).expect("values are bounded");
+            parcel.answer = Answer::TooBig(size, source);
+        } else {
+            let facts = Value {
+                etag: found.etag(),
+                content_type: self.content_types.name(found.kind().content_type),
+                term,
+                size: u32::try_from(value.len()).expect("values are bounded"),
+            };
+            // A parcel that asks again for a big value remembers how that came about.
+            let first = if parcel.source == Source::Hit { source } else { parcel.source };
+            parcel.fill(facts, first, value);
+        }
+    }
+
+    /// Stores what a fetch has brought. Returns whether there was room; the landing waits if not.
+    fn land(&mut self, landing: Landing) -> bool {
+        let Landing { flight, outcome } = landing;
+        let landed = match outcome {
+            Outcome::Found(found) => match self.store_found(flight, &found) {
+                Ok(entry) => {
+                    self.give_back(found.value);
+                    Landed::Entry(self.cache.pin(entry))
+                }
+                Err(StoreRefused::NoRoom) if self.may_stall() => {
+                    self.stalled = Some(Landing { flight, outcome: Outcome::Found(found) });
+                    return false;
+                }
+                Err(refused) => {
+                    self.counters.cache_store_refused += 1;
+                    self.give_back(found.value);
+                    self.fail(
+                        flight,
+                        match refused {
+                            StoreRefused::TooLarge => FetchFailure::TooLarge,
+                            StoreRefused::NoRoom => FetchFailure::NoRoom,
+                        },
+                    )
+                }
+            },
+            Outcome::Absent => self.store_absent(flight),
+            Outcome::Failed(failure) => self.fail(flight, failure),
+        };
+        self.stalled_since = None;
+        self.flights.land(flight, landed);
+        true
+    }
+
+    /// Whether a landing may wait for room in the cache a while longer.
+    fn may_stall(&mut self) -> bool {
+        self.now < *self.stalled_since.get_or_insert(self.now) + STORE_PATIENCE
+    }
+
+    fn store_found(&mut self, flight: FlightId, found: &Found) -> Result<EntryRef, StoreRefused> {
+        let kind = self.content_types.intern(found.content_type, &self.heads);
+        let fresh_for = match found.lifetime {
+            Lifetime::Unlimited => FreshFor::Ever,
+            Lifetime::Default => FreshFor::Ms(self.settings.ttl_ms),
+            Lifetime::For(ttl) => FreshFor::Ms(u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX)),
+        };
+        let value = NewValue {
+            etag: found.etag,
+            kind: Kind { content_type: kind, windows: super::WINDOWS_VALUE },
+            fresh_for,
+            negative: false,
+            bytes: &found.value,
+        };
+        let (hash, key) = self.flights.key(flight);
+        self.cache.store(hash, key.as_bytes(), &value, self.now)
+    }
+
+    fn store_absent(&mut self, flight: FlightId) -> Landed {
+        let value = NewValue {
+            etag: Etag::from_bits(0),
+            kind: Kind { content_type: 0, windows: super::WINDOWS_NEGATIVE },
+            fresh_for: FreshFor::Ms(self.settings.negative_ttl_ms),
+            negative: true,
+            bytes: &[],
+        };
+        let (hash, key) = self.flights.key(flight);
+        match self.cache.store(hash, key.as_bytes(), &value, self.now) {
+            Ok(entry) => Landed::Entry(self.cache.pin(entry)),
+            Err(_) => {
+                self.counters.cache_store_refused += 1;
+                Landed::Absent
+            }
+        }
+    }
+
+    /// A fetch failed: what we still have is served instead, if it may be.
+    fn fail(&mut self, flight: FlightId, failure: FetchFailure) -> Landed {
+        self.counters.flights_failed += 1;
+        let (hash, key) = self.flights.key(flight);
+        match self.cache.lookup(hash, key.as_bytes(), self.now) {
+            Some(hit) => Landed::Stale(self.cache.pin(hit.entry)),
+            None => Landed::Failed(failure),
+        }
+    }
+
+    /// Wakes the waiters of landed flights.
+    pub(super) fn rush(&mut self) {
+        for _ in 0..self.limits.rush_per_turn_max {
+            let (waiter, given) = match self.flights.rush() {
+                None => return,
+                Some(Rush::End(Landed::Entry(pin) | Landed::Stale(pin))) => {
+                    self.cache.unpin(pin);
+                    continue;
+                }
+                Some(Rush::End(Landed::Absent | Landed::Failed(_))) => continue,
+                Some(Rush::Waiter(waiter, source, landed)) => (waiter, Given::of(landed, source)),
+            };
+            match waiter {
+                Waiter::Local(name) => self.wake_local(name, given),
+                Waiter::Remote(shard, parcel) => self.wake_remote(shard, parcel, given),
+            }
+        }
+    }
+
+    fn wake_local(&mut self, name: ReplyRef, given: Given) {
+        let owed = match given {
+            Given::Entry(entry, source) => Owed::Entry(self.cache.pin(entry), source),
+            Given::Absent(source) => Owed::Plain(Plain::Absent(self.negative_term(), source)),
+            Given::Failed(failure) => Owed::Plain(Plain::Refused(refusal(failure))),
+        };
+        self.resolve(name, owed);
+    }
+
+    fn wake_remote(&mut self, shard: u16, mut parcel: Box<Parcel>, given: Given) {
+        match given {
+            Given::Entry(entry, source) => self.fill(&mut parcel, entry, source),
+            Given::Absent(source) => {
+                parcel.answer = Answer::Absent(self.negative_term(), source);
+            }
+            Given::Failed(failure) => parcel.answer = Answer::Failed(failure),
+        }
+        self.peers.send(shard, Message::Reply(parcel));
+    }
+
+    /// The term of an absence that was learned just now.
+    fn negative_term(&self) -> Term {
+        Term::Ends { lifetime_s: self.settings.negative_ttl_ms / 1000, age_s: 0 }
+    }
+
+    /// Asks the origin for the key of a flight that was begun just now.
+    pub(super) fn order(&mut self, id: FlightId) {
+        self.counters.flights_led += 1;
+        let key = self.flights.key(id).1.clone();
+        self.link.order(Order::Fetch { flight: id, key });
+    }
+
+    /// Fetches a stale entry anew, unless that is under way or there is no room for it.
+    pub(super) fn refresh(&mut self, hash: KeyHash, key: &[u8]) {
+        if let Joined::Lead(id) = self.flights.join(hash, key, None) {
+            self.order(id);
+        }
+    }
+}
+
+/// What one waiter is given of what landed.
+#[derive(Clone, Copy, Debug)]
+enum Given {
+    Entry(EntryRef, Source),
+    Absent(Source),
+    Failed(FetchFailure),
+}
+
+impl Given {
+    fn of(landed: &Landed, source: Source) -> Self {
+        match landed {
+            Landed::Entry(pin) => Self::Entry(pin.entry(), source),
+            // It was not the origin that answered.
+            Landed::Stale(pin) => Self::Entry(pin.entry(), Source::Hit),
+            Landed::Absent => Self::Absent(source),
+            Landed::Failed(failure) => Self::Failed(*failure),
+        }
+    }
+}
+
+/// How long an entry lives, as a reply says it.
+pub(super) fn term(entry: &Entry<'_>, now: Instant) -> Term {
+    match entry.fresh_left_s(now) {
+        None => Term::Ever,
+        Some(left_s) => {
+            let age_s = entry.age_s(now);
+            Term::Ends { lifetime_s: age_s.saturating_add_signed(left_s), age_s }
+        }
+    }
+}
+
+/// What a client is told of a failed fetch.
+fn refusal(failure: FetchFailure) -> Refusal {
+    match failure {
+        FetchFailure::Timeout => Refusal::OriginTimeout,
+        FetchFailure::Unavailable | FetchFailure::TooLarge => Refusal::OriginUnavailable,
+        FetchFailure::NoRoom => Refusal::Overloaded,
+    }
+}

@@ -1,0 +1,305 @@
+//! A request meets the cache: its reply is written, or it waits for somebody.
+//!
+//! The hot path of the server is [`Shard::serve_all`] from top to bottom: a parsed request, the
+//! lookup, the head from its template, the body behind it. What cannot be written at once becomes
+//! a reply that is owed.
+
+use super::Shard;
+use super::flights::{Joined, Waiter};
+use super::mailbox::term;
+use super::replies::{Ask, Owed, Plain};
+use super::requests::{Request, What};
+use super::slots::NONE;
+use crate::http::{REPLY_HEAD_SIZE_MAX, Refusal, Served, Source, Term};
+use crate::mesh::{Answer, Message, Parcel, ReplyRef, Value};
+use crate::metrics::Counters;
+use crate::ring::Ring;
+use shard_cache::hash::KeyHash;
+use shard_cache::{EntryRef, Freshness, Hit};
+
+/// How many requests ahead an entry is loaded into the processor's cache.
+const PREFETCH_AHEAD: usize = 4;
+
+impl<R: Ring> Shard<R> {
+    /// Second pass of the pump: serves all requests parsed in this turn, in order.
+    pub(super) fn serve_all(&mut self) {
+        for index in 0..self.requests.len().min(PREFETCH_AHEAD) {
+            self.prefetch_entry(index);
+        }
+        for index in 0..self.requests.len() {
+            self.prefetch_entry(index + PREFETCH_AHEAD);
+            let Some(&request) = self.requests.get(index) else { break };
+            let Request { slot, what, ask } = request;
+            match what {
+                What::Lookup { hash, start, size } => self.lookup(slot, ask, hash, start, size),
+                What::Plain(plain) => self.reply_plain(slot, ask, plain),
+            }
+        }
+        self.requests.clear();
+    }
+
+    fn prefetch_entry(&self, index: usize) {
+        if let Some(Request { what: What::Lookup { hash, .. }, .. }) = self.requests.get(index)
+            && hash.shard(self.peers.count()) == self.index
+        {
+            self.cache.prefetch_entry(*hash);
+        }
+    }
+
+    fn lookup(&mut self, slot: u32, ask: Ask, hash: KeyHash, start: u32, size: u16) {
+        let owner = hash.shard(self.peers.count());
+        let key = self.requests.key(start, size);
+        if owner != self.index {
+            let mut parcel = self.parcels.take().expect("parse has counted the parcels");
+            let name = self.owe(slot, ask, Owed::Waiting);
+            parcel.address(name, hash, self.requests.key(start, size));
+            self.counters.remote_reads += 1;
+            self.peers.send(owner, Message::Read(parcel));
+            return;
+        }
+        match self.cache.lookup(hash, key, self.now) {
+            Some(Hit { entry, freshness: Freshness::Fresh }) => {
+                self.reply_hit(slot, ask, entry);
+            }
+            Some(Hit { entry, freshness: Freshness::Stale }) => {
+                self.reply_hit(slot, ask, entry);
+                self.refresh_parsed(hash, start, size);
+            }
+            Some(Hit { freshness: Freshness::Retained, .. }) | None => {
+                self.miss(slot, ask, hash, start, size);
+            }
+        }
+    }
+
+    fn refresh_parsed(&mut self, hash: KeyHash, start: u32, size: u16) {
+        let key = self.requests.key(start, size);
+        if let Joined::Lead(id) = self.flights.join(hash, key, None) {
+            self.order(id);
+        }
+    }
+
+    fn miss(&mut self, slot: u32, ask: Ask, hash: KeyHash, start: u32, size: u16) {
+        let name = self.owe(slot, ask, Owed::Waiting);
+        let key = self.requests.key(start, size);
+        match self.flights.join(hash, key, Some(Waiter::Local(name))) {
+            Joined::Lead(id) => self.order(id),
+            Joined::Follow => {}
+            Joined::Full(_) => {
+                let shed = Owed::Plain(Plain::Refused(Refusal::Overloaded));
+                let resolved = self.replies.resolve(name, shed);
+                assert_eq!(resolved.ok(), Some(slot), "the reply was appended just now");
+                self.ready.add(&mut self.slots, slot);
+            }
+        }
+    }
+
+    /// Appends a reply that waits, or stands behind one that waits.
+    fn owe(&mut self, slot: u32, ask: Ask, owed: Owed) -> ReplyRef {
+        self.replies.append(&mut self.slots[slot], slot, ask, self.now, owed)
+    }
+
+    fn reply_hit(&mut self, slot: u32, ask: Ask, entry: EntryRef) {
+        if self.can_write(slot, self.cache.entry(entry).value().len()) {
+            self.write_entry(slot, ask, entry, Source::Hit);
+            self.replied.hits += 1;
+        } else {
+            let pin = self.cache.pin(entry);
+            self.owe(slot, ask, Owed::Entry(pin, Source::Hit));
+        }
+    }
+
+    fn reply_plain(&mut self, slot: u32, ask: Ask, plain: Plain) {
+        if self.can_write(slot, 0) {
+            self.write_plain(slot, ask, plain);
+            self.replied.others += 1;
+        } else {
+            self.owe(slot, ask, Owed::Plain(plain));
+        }
+    }
+
+    /// Whether a reply with a body of this size can be written now: no other is owed before it, and
+    /// the connection's block has room.
+    fn can_write(&self, slot: u32, body_size: usize) -> bool {
+        self.slots[slot].owed_count == 0 && self.fits(slot, body_size)
+    }
+
+    fn fits(&self, slot: u32, body_size: usize) -> bool {
+        let block = self.slots[slot].block;
+        if body_size >= self.limits.copy_threshold as usize {
+            self.output.can_attach(block) && self.output.room(block) >= REPLY_HEAD_SIZE_MAX
+        } else {
+            self.output.room(block) >= REPLY_HEAD_SIZE_MAX + body_size
+        }
+    }
+
+    /// Writes the replies of a connection that have become ready, in order, as far as they fit.
+    pub(super) fn write_owed(&mut self, index: u32) {
+        while self.replies.is_ready(&self.slots[index]) {
+            if self.slots[index].block == NONE {
+                let Some(block) = self.output.acquire() else {
+                    self.starved = true;
+                    self.ready.add(&mut self.slots, index);
+                    return;
+                };
+                self.slots[index].block = block;
+            }
+            let (owed, ask, arrived) = self.replies.take_first(&mut self.slots[index]);
+            match self.write_one(index, ask, owed) {
+                None => self.replied_late.push(arrived),
+                Some(rest) => {
+                    let slot = &mut self.slots[index];
+                    self.replies.put_back_first(slot, index, ask, arrived, rest);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes one reply. What did not fit is given back.
+    fn write_one(&mut self, index: u32, ask: Ask, owed: Owed) -> Option<Owed> {
+        match owed {
+            Owed::Waiting => unreachable!("only a reply that is ready is written"),
+            Owed::Entry(pin, source) => {
+                let entry = pin.entry();
+                if !self.fits(index, self.cache.entry(entry).value().len()) {
+                    return Some(Owed::Entry(pin, source));
+                }
+                self.write_entry(index, ask, entry, source);
+                self.cache.unpin(pin);
+                None
+            }
+            Owed::Plain(plain) => {
+                if !self.fits(index, 0) {
+                    return Some(Owed::Plain(plain));
+                }
+                self.write_plain(index, ask, plain);
+                None
+            }
+            Owed::Parcel(parcel, written) => self.write_parcel(index, ask, parcel, written),
+        }
+    }
+
+    fn write_entry(&mut self, index: u32, ask: Ask, entry: EntryRef, source: Source) {
+        let found = self.cache.entry(entry);
+        let term = term(&found, self.now);
+        if found.is_negative() {
+            self.write_plain(index, ask, Plain::Absent(term, source));
+            return;
+        }
+        count_value(&mut self.counters, term, source);
+        let block = self.slots[index].block;
+        let served = Served { etag: found.etag(), term, source };
+        if ask.if_none_match.matches(served.etag) {
+            self.counters.replies_not_modified += 1;
+            let heads = &self.heads;
+            self.output.append(block, |out| heads.not_modified(out, &served, ask.connection));
+            return;
+        }
+        let template = self.content_types.template(found.kind().content_type);
+        let value = found.value();
+        let size = u32::try_from(value.len()).expect("values are bounded");
+        let attach = value.len() >= self.limits.copy_threshold as usize;
+        let heads = &self.heads;
+        self.output.append(block, |out| {
+            let head = heads.found(out, template, &served, size, ask.connection);
+            if ask.head_only || attach {
+                return head;
+            }
+            out[head..][..value.len()].copy_from_slice(value);
+            head + value.len()
+        });
+        if attach && !ask.head_only {
+            let (offset, len) = self.cache.value_span(entry);
+            let pin = self.cache.pin(entry);
+            self.output.attach(block, offset, len, pin);
+        }
+    }
+
+    fn write_plain(&mut self, index: u32, ask: Ask, plain: Plain) {
+        let counters = &mut self.counters;
+        *match plain {
+            Plain::Health => &mut counters.requests_health,
+            Plain::Absent(_, Source::Hit) => &mut counters.requests_negative,
+            Plain::Absent(_, Source::Fetched) => &mut counters.requests_miss,
+            Plain::Absent(_, Source::Collapsed) => &mut counters.requests_collapsed,
+            Plain::Refused(Refusal::OriginUnavailable | Refusal::OriginTimeout) => {
+                &mut counters.requests_error
+            }
+            Plain::Refused(Refusal::Overloaded) => &mut counters.requests_shed,
+            Plain::Refused(_) => &mut counters.requests_refused,
+        } += 1;
+        let heads = &self.heads;
+        let Ask { head_only, connection, .. } = ask;
+        self.output.append(self.slots[index].block, |out| match plain {
+            Plain::Health => heads.health(out, head_only, connection),
+            Plain::Absent(term, source) => heads.absent(out, term, source, head_only, connection),
+            Plain::Refused(refusal) => heads.refused(out, refusal, head_only, connection),
+        });
+    }
+
+    /// Writes the head of a value from another shard. Returns whether that is the whole reply.
+    fn write_parcel_head(&mut self, block: u32, ask: Ask, value: &Value, source: Source) -> bool {
+        count_value(&mut self.counters, value.term, source);
+        let served = Served { etag: value.etag, term: value.term, source };
+        let kind = self.content_types.intern(value.content_type, &self.heads);
+        let template = self.content_types.template(kind);
+        let heads = &self.heads;
+        let not_modified = ask.if_none_match.matches(value.etag);
+        self.counters.replies_not_modified += u64::from(not_modified);
+        self.output.append(block, |out| {
+            if not_modified {
+                heads.not_modified(out, &served, ask.connection)
+            } else {
+                heads.found(out, template, &served, value.size, ask.connection)
+            }
+        });
+        not_modified || ask.head_only
+    }
+
+    /// Writes a value from another shard, as much of it as fits; the rest is given back.
+    fn write_parcel(
+        &mut self,
+        index: u32,
+        ask: Ask,
+        parcel: Box<Parcel>,
+        written: u32,
+    ) -> Option<Owed> {
+        let Answer::Value(value, source) = parcel.answer else {
+            unreachable!("only a parcel with a value is owed")
+        };
+        let block = self.slots[index].block;
+        if written == 0 {
+            if !self.fits(index, 0) {
+                return Some(Owed::Parcel(parcel, 0));
+            }
+            let complete = self.write_parcel_head(block, ask, &value, source);
+            if complete || value.size == 0 {
+                self.parcels.put(parcel);
+                return None;
+            }
+        }
+        let rest = &parcel.value()[written as usize..];
+        let size = rest.len().min(self.output.room(block));
+        self.output.append(block, |out| {
+            out[..size].copy_from_slice(&rest[..size]);
+            size
+        });
+        let written = written + u32::try_from(size).expect("a block is a few kilobytes");
+        if written < value.size {
+            return Some(Owed::Parcel(parcel, written));
+        }
+        self.parcels.put(parcel);
+        None
+    }
+}
+
+/// Counts a lookup that was answered with a value.
+fn count_value(counters: &mut Counters, term: Term, source: Source) {
+    let is_stale = matches!(term, Term::Ends { lifetime_s, age_s } if age_s > lifetime_s);
+    *match source {
+        Source::Hit if is_stale => &mut counters.requests_stale,
+        Source::Hit => &mut counters.requests_hit,
+        Source::Fetched => &mut counters.requests_miss,
+        Source::Collapsed => &mut counters.requests_collapsed,
+    } += 1;
+}

@@ -1,0 +1,225 @@
+//! What a shard is made of: all memory it will ever use is allocated here.
+
+use super::{
+    Cache, Completions, ContentTypes, Counters, Flights, Input, Listener, Output, Parcels, Ready,
+    Replies, Requests, Shard, Slots, Starving,
+};
+use crate::config::Config;
+use crate::histograms::Histograms;
+use crate::http::{HeadPolicy, HttpLimits, Replies as Heads};
+use crate::limits::Limits;
+use crate::mesh::{Control, OriginLink, Peers, Sleep};
+use crate::metrics::Board;
+use crate::ring::{Fd, Ring};
+use crate::sys::spsc::{Consumer, Producer};
+use shard_cache::hash::KeyHasher;
+use shard_cache::time::{Instant, WallSeconds};
+use shard_cache::{Layout, StaleWindows};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+/// How often histograms are handed to whoever adds them up.
+pub(super) const HAND_OVER: Duration = Duration::from_secs(1);
+
+/// When a connection is closed for want of progress.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From the first byte of a head, or from accept, to its last byte.
+    pub header: Duration,
+    /// From the end of a head to the end of its body.
+    pub body: Duration,
+    /// From a reply to the next request.
+    pub idle: Duration,
+    /// Without a byte of a reply being taken.
+    pub write: Duration,
+}
+
+/// Settings of the data plane, the same for all shards.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bounds of a request.
+    pub http: HttpLimits,
+    /// What reply heads say about caching.
+    pub heads: HeadPolicy,
+    /// When connections are closed.
+    pub timeouts: Timeouts,
+    /// How long a value is fresh whose origin does not say, milliseconds.
+    pub ttl_ms: u32,
+    /// How long an absence is believed, milliseconds.
+    pub negative_ttl_ms: u32,
+    /// How long values may be served beyond their freshness.
+    pub windows: StaleWindows,
+    /// The key of the hash that places keys; the same for all shards.
+    pub hash_key: [u64; 2],
+}
+
+impl Settings {
+    /// The settings that `config` says.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let ms = |duration: Duration| {
+            u32::try_from(duration.as_millis()).expect("a week of milliseconds fits 32 bits")
+        };
+        let seconds = |duration: Duration| {
+            u32::try_from(duration.as_secs()).expect("a week of seconds fits 32 bits")
+        };
+        let small = |size: u64| u32::try_from(size).expect("the parameter's bound is below 4 GiB");
+        let http = &config.http;
+        let cache = &config.cache;
+        Self {
+            http: HttpLimits {
+                head_size_max: small(http.head_size_max),
+                headers_count_max: HEADERS_COUNT_MAX,
+                target_size_max: small(http.head_size_max),
+                key_size_max: u16::try_from(http.key_size_max).expect("at most 512"),
+                body_size_max: small(http.body_size_max),
+            },
+            heads: HeadPolicy {
+                cache_control: http.cache_control,
+                cache_status: http.cache_status,
+                max_age_s: seconds(cache.ttl),
+                stale_while_revalidate_s: seconds(cache.stale_while_revalidate),
+            },
+            timeouts: Timeouts {
+                header: http.header_timeout,
+                body: http.body_timeout,
+                idle: http.idle_timeout,
+                write: http.write_timeout,
+            },
+            ttl_ms: ms(cache.ttl),
+            negative_ttl_ms: ms(cache.negative_ttl),
+            windows: StaleWindows {
+                while_revalidate_ms: ms(cache.stale_while_revalidate),
+                if_error_ms: ms(cache.stale_if_error),
+            },
+            hash_key: cache.hash_key.unwrap_or_else(random_key),
+        }
+    }
+}
+
+/// Lines of a request head; a browser sends about fifteen.
+const HEADERS_COUNT_MAX: u16 = 64;
+
+/// A secret that an attacker cannot guess: the standard library draws its keys from the kernel.
+fn random_key() -> [u64; 2] {
+    [0, 1].map(|word: u64| RandomState::new().hash_one(word))
+}
+
+/// How histograms travel: full boxes out, empty ones back.
+#[derive(Debug)]
+pub struct HistogramPort {
+    /// Filled since the last hand-over.
+    pub filled: Producer<Box<Histograms>>,
+    /// Cleared by whoever added them up.
+    pub empties: Consumer<Box<Histograms>>,
+}
+
+/// Everything that a shard is given.
+#[derive(Debug)]
+pub struct Setup {
+    /// Its index, below the number of peers.
+    pub index: u16,
+    /// Its bounds.
+    pub limits: Limits,
+    /// Settings shared by all shards.
+    pub settings: Settings,
+    /// Its listening sockets.
+    pub listeners: Vec<Fd>,
+    /// The layout of its cache, and the memory for it.
+    pub layout: Layout,
+    /// The cache's memory, zeroed and aligned to a page.
+    pub memory: &'static mut [u8],
+    /// How many segments of the arena are populated.
+    pub segments_ready: Arc<AtomicU32>,
+    /// Memory for output blocks.
+    pub output: &'static mut [u8],
+    /// The queues to and from the other shards.
+    pub peers: Peers,
+    /// The queues to and from the origin plane.
+    pub link: OriginLink,
+    /// The flag that says whether this shard sleeps.
+    pub sleep: Sleep,
+    /// The eventfd by which the origin plane and the main thread wake this shard.
+    pub wake_eventfd: Fd,
+    /// The eventfd by which this shard wakes the origin plane.
+    pub plane_eventfd: Fd,
+    /// What the main thread says.
+    pub control: Control,
+    /// Where counters are published.
+    pub board: Arc<Board>,
+    /// Where histograms go.
+    pub histogram_port: HistogramPort,
+}
+
+impl<R: Ring> Shard<R> {
+    /// Builds the shard. Its turns allocate nothing.
+    #[must_use]
+    pub fn new(setup: Setup, ring: R) -> Self {
+        let Setup { index, limits, settings, listeners, layout, memory, .. } = setup;
+        let mut windows = [StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 }; 2];
+        windows[usize::from(super::WINDOWS_VALUE)] = settings.windows;
+        let listener = |fd| Listener { fd, armed: false, retry_at: Instant::ZERO };
+        let slots_count = limits.connections_max;
+        let heads = Heads::new(settings.heads, WallSeconds(0));
+        Self {
+            index,
+            hasher: KeyHasher::new(settings.hash_key),
+            completions: Completions::with_capacity(limits.completions_max as usize),
+            now: Instant::ZERO,
+            wall: WallSeconds(0),
+            turns: 0,
+            watching: false,
+            wake_eventfd: setup.wake_eventfd,
+            plane_eventfd: setup.plane_eventfd,
+            listeners: listeners.into_iter().map(listener).collect(),
+            submissions_in_flight: 0,
+            draining_since: None,
+            drained: false,
+            slots: Slots::new(slots_count),
+            ready: Ready::new(slots_count),
+            starving: Starving::new(slots_count),
+            starved: false,
+            swept_at: Instant::ZERO,
+            sweep_cursor: 0,
+            pumped: Vec::with_capacity(limits.pumps_per_turn_max as usize),
+            input: Input::new(
+                ring.buffers_count(),
+                limits.carry_blocks_count,
+                limits.carry_block_size,
+            ),
+            requests: Requests::new(limits.requests_per_turn_max as usize),
+            replies: Replies::new(limits.replies_max),
+            output: Output::new(setup.output, limits.output_block_size),
+            cache: Cache::new(layout, memory, KeyHasher::new(settings.hash_key), &windows),
+            segments_ready: setup.segments_ready,
+            content_types: ContentTypes::new(limits.content_types_max, &heads),
+            heads,
+            flights: Flights::new(limits.flights_max, limits.waiters_max),
+            stalled: None,
+            stalled_since: None,
+            peers: setup.peers,
+            parcels: Parcels::new(
+                limits.parcels_count,
+                limits.parcel_size,
+                limits.big_parcels_count,
+                limits.big_parcel_size,
+            ),
+            link: setup.link,
+            sleep: setup.sleep,
+            control: setup.control,
+            counters: Counters::default(),
+            board: setup.board,
+            published_at: Instant::ZERO,
+            histograms: Some(Box::new(Histograms::new())),
+            histogram_port: setup.histogram_port,
+            handed_over_at: Instant::ZERO,
+            replied: super::Replied::default(),
+            replied_late: Vec::with_capacity(limits.replies_max as usize),
+            limits,
+            settings,
+            ring,
+        }
+    }
+}

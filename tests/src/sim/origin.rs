@@ -1,0 +1,217 @@
+//! Takes the origin plane's place behind the same queues: slow, failing, in any order.
+//!
+//! Checks single flight: no two shards, and no shard twice, may have a fetch of one key under way.
+//! Sleeps as the plane does: it looks at its orders only when its eventfd was written or it is
+//! awake, so a shard that forgets to wake it is found.
+
+use super::faults::OriginFaults;
+use super::host::Host;
+use super::marks::Mark;
+use super::trace::Who;
+use crate::model::{KeyNumber, Model, Nature};
+use crate::prng::Prng;
+use pelton::error::FetchFailure;
+use pelton::mesh::{
+    ContentType, FlightId, Found, Landing, Lifetime, Order, OriginPort, Outcome, Sleep,
+};
+use pelton::ring::Fd;
+use shard_cache::hash::Etag;
+use shard_cache::time::Instant;
+use std::time::Duration;
+
+/// One shard as the plane sees it.
+#[derive(Debug)]
+pub struct Port {
+    /// The queues to and from the shard.
+    pub port: OriginPort,
+    /// The shard's flag.
+    pub sleep: Sleep,
+    /// The eventfd that the shard watches.
+    pub eventfd: Fd,
+}
+
+/// The plane.
+#[derive(Debug)]
+pub struct Origin {
+    prng: Prng,
+    ports: Vec<Port>,
+    sleep: Sleep,
+    eventfd: Fd,
+    asleep: bool,
+    lifetime: Lifetime,
+    /// What may go wrong.
+    pub faults: OriginFaults,
+    fetches: Vec<Fetch>,
+    /// Values landed that have not come back as spent.
+    values_out: usize,
+    /// Fetches so far.
+    pub fetches_count: u64,
+}
+
+#[derive(Debug)]
+struct Fetch {
+    due: Instant,
+    port: usize,
+    flight: FlightId,
+    key: KeyNumber,
+    /// Read when the fetch began; a slow fetch may bring old news.
+    version: usize,
+}
+
+impl Origin {
+    /// A plane for these shards, which wake it by `eventfd`.
+    #[must_use]
+    pub fn new(
+        prng: Prng,
+        ports: Vec<Port>,
+        sleep: Sleep,
+        eventfd: Fd,
+        lifetime: Lifetime,
+        faults: OriginFaults,
+    ) -> Self {
+        Self {
+            prng,
+            ports,
+            sleep,
+            eventfd,
+            asleep: false,
+            lifetime,
+            faults,
+            fetches: Vec::new(),
+            values_out: 0,
+            fetches_count: 0,
+        }
+    }
+
+    /// Fetches under way and values that the shards hold.
+    #[must_use]
+    pub fn busy_count(&self) -> usize {
+        self.fetches.len() + self.values_out
+    }
+
+    /// When it acts next, if nobody wakes it before.
+    #[must_use]
+    pub fn acts_at(&self, host: &mut Host) -> Option<Instant> {
+        if !self.asleep || host.net.is_written(self.eventfd) {
+            return Some(host.now());
+        }
+        self.fetches.iter().map(|fetch| fetch.due).min()
+    }
+
+    /// Takes orders and lands what is due.
+    ///
+    /// # Panics
+    /// If two fetches of one key are under way.
+    pub fn act(&mut self, host: &mut Host, model: &Model) {
+        if host.net.take_written(self.eventfd) {
+            self.asleep = false;
+        }
+        let due = |fetch: &Fetch| fetch.due <= host.now();
+        if self.asleep && !self.fetches.iter().any(due) {
+            return;
+        }
+        self.sleep.end();
+        self.take_orders(host, model);
+        self.land_due(host, model);
+        // The plane's own rule: raise the flag, then look once more.
+        self.sleep.prepare();
+        self.asleep = !self.ports.iter_mut().any(|port| port.port.has_mail());
+        if !self.asleep {
+            self.sleep.end();
+        }
+    }
+
+    fn take_orders(&mut self, host: &mut Host, model: &Model) {
+        for port in 0..self.ports.len() {
+            while let Some(order) = self.ports[port].port.next_order() {
+                match order {
+                    Order::Fetch { flight, key } => {
+                        let key = model.find(key.as_bytes());
+                        let key = key.expect("shards ask for keys that clients asked for");
+                        self.begin(host, model, port, flight, key);
+                    }
+                    Order::Spent(_) => {
+                        assert!(self.values_out > 0, "a value comes back once");
+                        self.values_out -= 1;
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        host: &mut Host,
+        model: &Model,
+        port: usize,
+        flight: FlightId,
+        key: KeyNumber,
+    ) {
+        let twin = self.fetches.iter().any(|fetch| fetch.key == key);
+        assert!(!twin, "key {key} is being fetched already: single flight");
+        let delay_ns = self.prng.below(self.faults.delay_ns_max + 1);
+        let due = host.now() + Duration::from_nanos(delay_ns);
+        let version = model.newest(key);
+        self.fetches.push(Fetch { due, port, flight, key, version });
+        self.fetches_count += 1;
+        host.trace.note(host.now(), Who::Origin, "fetches (key)", [key.into(), 0]);
+    }
+
+    fn land_due(&mut self, host: &mut Host, model: &Model) {
+        loop {
+            let due = self.fetches.iter().enumerate().filter(|(_, f)| f.due <= host.now());
+            let due: Vec<usize> = due.map(|(index, _)| index).collect();
+            if due.is_empty() {
+                break;
+            }
+            let fetch = self.fetches.swap_remove(self.prng.pick(&due));
+            let outcome = self.outcome(host, model, &fetch);
+            let Port { port, sleep, eventfd } = &mut self.ports[fetch.port];
+            port.land(Landing { flight: fetch.flight, outcome });
+            // As `flush` does it, but for the eventfd, which is a simulated one.
+            if sleep.must_wake() {
+                host.net.signal(*eventfd);
+            }
+        }
+    }
+
+    fn outcome(&mut self, host: &mut Host, model: &Model, fetch: &Fetch) -> Outcome {
+        let key = fetch.key;
+        let note = |host: &mut Host, what| {
+            host.trace.note(host.now(), Who::Origin, what, [key.into(), fetch.version as u64]);
+        };
+        if self.prng.chance(self.faults.failure) {
+            note(host, "fails (key)");
+            host.marks.hit(Mark::OriginFailed);
+            let failures = [FetchFailure::Unavailable, FetchFailure::Timeout];
+            return Outcome::Failed(self.prng.pick(&failures));
+        }
+        match model.nature(key) {
+            Nature::Absent => {
+                note(host, "does not have (key)");
+                Outcome::Absent
+            }
+            Nature::Failing => {
+                note(host, "always fails (key)");
+                Outcome::Failed(FetchFailure::Unavailable)
+            }
+            Nature::TooLarge => {
+                note(host, "has too much (key)");
+                Outcome::Failed(FetchFailure::TooLarge)
+            }
+            Nature::Present => {
+                note(host, "lands (key, version)");
+                host.marks.hit_if(fetch.version < model.newest(key), Mark::OldNewsLanded);
+                let value = model.value(key, fetch.version);
+                let content_type = model.content_type(key);
+                self.values_out += 1;
+                Outcome::Found(Found {
+                    etag: Etag::of(content_type, &value),
+                    content_type: ContentType::new(content_type).expect("the model's are short"),
+                    lifetime: self.lifetime,
+                    value,
+                })
+            }
+        }
+    }
+}
