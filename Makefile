@@ -8,13 +8,18 @@ BENCH := target/release/pelton-bench
 DATA := data/cities.jsonl.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help host test check sim clean
+.PHONY: help host run test check sim clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 host:
 	@.ci/host
+
+run: host ## Build, import the real data on first start, and serve it. ARGS="--set ..." go to serve.
+	cargo build --release -p pelton
+	$(PELTON) import --if-empty $(DATA)
+	@exec $(PELTON) serve $(ARGS)
 
 test: ## Run all tests; installs the Debian packages they need where it may.
 	@.ci/host --install

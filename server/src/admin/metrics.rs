@@ -1,0 +1,151 @@
+//! `/metrics`: the table of counters and the histograms, as OpenMetrics text.
+//!
+//! A scrape takes a [`Snapshot`] of what the shards have published and encodes it. Rows of one name
+//! become one family. Shards are summed; the few series that are told apart by shard are those in
+//! which shards differ for a reason.
+
+use super::{Admin, stats};
+use crate::histograms::{Distribution, EDGES_NS, Histograms, Outcome};
+use crate::metrics::{Class, Counters, Row, TABLE};
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::Arc;
+
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What a family of several rows is explained by.
+const BY_LABEL: &str = "By label; see docs/metrics.md.";
+
+pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let snapshot = Snapshot {
+        shards: admin.boards.iter().map(|board| board.read()).collect(),
+        histograms: admin.with_histograms(Histograms::clone),
+        uptime_s: admin.epoch.now().ns() / 1_000_000_000,
+    };
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(snapshot));
+    let mut body = String::new();
+    text::encode(&mut body, &registry).expect("a string grows");
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response()
+}
+
+/// What the shards had published at the time of a scrape.
+#[derive(Debug)]
+struct Snapshot {
+    shards: Vec<Counters>,
+    histograms: Histograms,
+    uptime_s: u64,
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_table(&mut encoder)?;
+        self.encode_shards(&mut encoder)?;
+        self.encode_histograms(&mut encoder)?;
+        let help = "Seconds since the process began.";
+        let name = "pelton_uptime_seconds";
+        let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        value(metric, Class::Gauge, self.uptime_s)?;
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let help = "Always 1; the version is a label.";
+        let name = "pelton_build_info";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        value(family.encode_family(&version)?, Class::Gauge, 1)
+    }
+}
+
+impl Snapshot {
+    /// Every row of the table, families in the order of their first row.
+    fn encode_table(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let values = stats::sum(&self.shards).values();
+        for (index, first) in TABLE.iter().enumerate() {
+            if TABLE[..index].iter().any(|before| before.name == first.name) {
+                continue;
+            }
+            let class = metric_type(first);
+            if first.label.is_empty() {
+                let metric = encoder.encode_descriptor(first.name, first.sentence, None, class)?;
+                value(metric, first.class, values[index])?;
+                continue;
+            }
+            let mut family = encoder.encode_descriptor(first.name, BY_LABEL, None, class)?;
+            for (row, total) in TABLE.iter().zip(values).filter(|(row, _)| row.name == first.name) {
+                let (label, text) = row.label.split_once('=').expect("a label has a value");
+                let labels = [(label, text.trim_matches('"'))];
+                value(family.encode_family(&labels)?, row.class, total)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Busy share and requests of each shard: an imbalance shows here.
+    fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Share of its time that a shard did not wait.";
+        let name = "pelton_shard_busy_ratio";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (shard, counters) in self.shards.iter().enumerate() {
+            let total_ns = (counters.busy_ns + counters.waited_ns).max(1);
+            let ratio = seconds(counters.busy_ns) / seconds(total_ns);
+            family.encode_family(&[("shard", shard.to_string())])?.encode_gauge(&ratio)?;
+        }
+        let help = "Requests answered by a shard.";
+        let name = "pelton_shard_requests";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (shard, counters) in self.shards.iter().enumerate() {
+            let rows = TABLE.iter().zip(counters.values());
+            let requests = rows.filter(|(row, _)| row.name == "pelton_requests");
+            let requests: u64 = requests.map(|(_, count)| count).sum();
+            let labels = [("shard", shard.to_string())];
+            value(family.encode_family(&labels)?, Class::Counter, requests)?;
+        }
+        Ok(())
+    }
+
+    fn encode_histograms(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "From the turn that received a request to its reply's send.";
+        let name = "pelton_request_duration_seconds";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for outcome in Outcome::ALL {
+            let labels = [("outcome", outcome.name())];
+            histogram(family.encode_family(&labels)?, self.histograms.latency(outcome))?;
+        }
+        let help = "Length of a turn without its wait.";
+        let name = "pelton_shard_loop_lag_seconds";
+        let metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        histogram(metric, self.histograms.loop_lag())
+    }
+}
+
+const fn metric_type(row: &Row) -> MetricType {
+    match row.class {
+        Class::Counter => MetricType::Counter,
+        Class::Gauge => MetricType::Gauge,
+    }
+}
+
+fn value(mut metric: MetricEncoder<'_>, class: Class, value: u64) -> fmt::Result {
+    match class {
+        Class::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
+        Class::Gauge => metric.encode_gauge(&value),
+    }
+}
+
+fn histogram(mut metric: MetricEncoder<'_>, distribution: &Distribution) -> fmt::Result {
+    let edges = EDGES_NS.iter().map(|ns| seconds(*ns)).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = edges.zip(distribution.buckets()).collect();
+    let sum = seconds(distribution.sum_ns());
+    metric.encode_histogram::<NoLabelSet>(sum, distribution.count(), &buckets, None)
+}
+
+/// Nanoseconds as seconds: exact below 104 days, where a float has all the digits.
+#[expect(clippy::cast_precision_loss, reason = "a measured time")]
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}

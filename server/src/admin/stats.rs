@@ -1,0 +1,66 @@
+//! `/stats`: every counter, of each shard and in all, as JSON for scripts.
+
+use super::Admin;
+use crate::histograms::{Distribution, Outcome};
+use crate::metrics::{Counters, TABLE};
+use axum::extract::State;
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// The quantiles that are shown.
+const QUANTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
+
+pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Response {
+    let shards: Vec<Counters> = admin.boards.iter().map(|board| board.read()).collect();
+    let bill: Map<String, Value> = admin
+        .facts
+        .bill
+        .lines
+        .iter()
+        .map(|line| (line.what.to_owned(), json!(line.size * u64::from(line.count))))
+        .collect();
+    let latency: Map<String, Value> = admin.with_histograms(|histograms| {
+        Outcome::ALL
+            .iter()
+            .map(|outcome| (outcome.name().to_owned(), quantiles(histograms.latency(*outcome))))
+            .collect()
+    });
+    let lag = admin.with_histograms(|histograms| quantiles(histograms.loop_lag()));
+    super::json(&json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": admin.epoch.now().ns() / 1_000_000_000,
+        "origin": admin.facts.origin,
+        "memory_bytes": bill,
+        "latency_ns": latency,
+        "loop_lag_ns": lag,
+        "total": counters(&sum(&shards)),
+        "shards": shards.iter().map(counters).collect::<Vec<_>>(),
+    }))
+}
+
+/// The counters of all shards together.
+pub(super) fn sum(shards: &[Counters]) -> Counters {
+    let mut total = [0; TABLE.len()];
+    for shard in shards {
+        for (total, value) in total.iter_mut().zip(shard.values()) {
+            *total += value;
+        }
+    }
+    Counters::from_values(&total)
+}
+
+fn counters(counters: &Counters) -> Map<String, Value> {
+    let fields = TABLE.iter().zip(counters.values());
+    fields.map(|(row, value)| (row.field.to_owned(), json!(value))).collect()
+}
+
+fn quantiles(distribution: &Distribution) -> Value {
+    let quantile = |(name, quantile): (&str, f64)| {
+        (name.to_owned(), json!(distribution.quantile_ns(quantile)))
+    };
+    let mut map: Map<String, Value> = QUANTILES.into_iter().map(quantile).collect();
+    map.insert("count".into(), json!(distribution.count()));
+    Value::Object(map)
+}

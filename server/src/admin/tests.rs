@@ -1,0 +1,137 @@
+//! The port asked by a plain client, over a real socket.
+
+use super::*;
+use crate::config::Config;
+use crate::histograms::Outcome;
+use crate::limits::{Grant, Limits};
+use crate::metrics::{Counters, TABLE};
+use crate::sys::spsc;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+struct Shard {
+    board: Arc<Board>,
+    filled: Producer<Box<Histograms>>,
+    _empties: Consumer<Box<Histograms>>,
+}
+
+fn shard() -> (Shard, HistogramSource) {
+    let (filled, filled_to) = spsc::queue(2);
+    let (empties_from, empties) = spsc::queue(2);
+    let source = HistogramSource { filled: filled_to, empties: empties_from };
+    (Shard { board: Arc::new(Board::new()), filled, _empties: empties }, source)
+}
+
+/// Asks for `paths` one after the other; status and body of each.
+fn ask(
+    paths: &[&str],
+    prepare: impl FnOnce(&mut [Shard], &Control, &Arc<AtomicBool>, Epoch),
+) -> Vec<(u16, String)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut shards, sources): (Vec<_>, Vec<_>) = [shard(), shard()].into_iter().unzip();
+    let (control, ready, epoch) =
+        (Control::new(), Arc::new(AtomicBool::new(false)), Epoch::begin());
+    prepare(&mut shards, &control, &ready, epoch);
+    let config = Config::default();
+    let grant = Grant { shards: 2, descriptors_max: 20_000, memory_size: 8 << 30 };
+    let facts = Facts {
+        origin: "a test".into(),
+        bill: Limits::new(&config, &grant).unwrap().bill(&config),
+        config: config.to_json(),
+    };
+    let boards = shards.iter().map(|shard| Arc::clone(&shard.board)).collect();
+    let admin = Admin::new(boards, sources, control, epoch, ready, facts);
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(admin.serve(listener, stopped));
+        let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+        let asked = move || paths.iter().map(|path| ask_one(address, path)).collect::<Vec<_>>();
+        let answers = tokio::task::spawn_blocking(asked).await.unwrap();
+        stop.send(true).unwrap();
+        serving.await.unwrap().unwrap();
+        answers
+    })
+}
+
+fn ask_one(address: std::net::SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), body.to_owned())
+}
+
+fn beat(shards: &[Shard], epoch: Epoch) {
+    for shard in shards {
+        shard.board.beat(1, epoch.now().ns());
+    }
+}
+
+#[test]
+fn a_server_is_ready_when_its_shards_turn_and_its_origin_answers_until_it_stops() {
+    let statuses = |turning: bool, origin: bool, stopping: bool| {
+        let answers = ask(&["GET /readyz", "GET /livez"], |shards, control, ready, epoch| {
+            if turning {
+                beat(shards, epoch);
+            }
+            ready.store(origin, Ordering::Release);
+            if stopping {
+                control.drain();
+            }
+        });
+        (answers[0].0, answers[1].0)
+    };
+    assert_eq!(statuses(true, true, false), (200, 200));
+    assert_eq!(statuses(false, true, false).0, 503);
+    assert_eq!(statuses(true, false, false), (503, 200));
+    assert_eq!(statuses(true, true, true), (503, 200));
+}
+
+#[test]
+fn metrics_show_every_row_once_and_the_histograms_that_were_handed_over() {
+    let answers = ask(&["GET /metrics", "GET /stats"], |shards, _, _, _| {
+        for shard in shards {
+            let counters =
+                Counters { requests_hit: 20, busy_ns: 1, waited_ns: 3, ..Counters::default() };
+            shard.board.publish(&counters);
+            let mut histograms = Box::new(Histograms::new());
+            histograms.record_latencies(Outcome::Hit, 30_000, 7);
+            shard.filled.push(histograms);
+        }
+    });
+    let (status, text) = &answers[0];
+    assert_eq!(*status, 200);
+    let lines: BTreeSet<&str> = text.lines().collect();
+    assert_eq!(lines.len(), text.lines().count(), "no line stands twice");
+    for row in TABLE {
+        assert!(text.contains(row.name), "{} is missing", row.name);
+    }
+    for wanted in [
+        r#"pelton_requests_total{outcome="hit"} 40"#,
+        r#"pelton_request_duration_seconds_bucket{le="0.00005",outcome="hit"} 14"#,
+        r#"pelton_request_duration_seconds_bucket{le="0.000025",outcome="hit"} 0"#,
+        r#"pelton_request_duration_seconds_bucket{le="+Inf",outcome="hit"} 14"#,
+        r#"pelton_request_duration_seconds_count{outcome="hit"} 14"#,
+        r#"pelton_shard_busy_ratio{shard="1"} 0.25"#,
+        r#"pelton_shard_requests_total{shard="0"} 20"#,
+        "pelton_connections_open 0",
+    ] {
+        assert!(lines.contains(wanted), "{wanted} in\n{text}");
+    }
+    let stats: serde_json::Value = serde_json::from_str(&answers[1].1).unwrap();
+    assert_eq!(stats["total"]["requests_hit"], 40);
+    assert_eq!(stats["shards"][1]["requests_hit"], 20);
+    assert_eq!(stats["latency_ns"]["hit"]["count"], 14);
+}
+
+#[test]
+fn the_configuration_is_shown_and_what_is_not_there_is_not_found() {
+    let answers = ask(&["GET /config", "GET /nothing", "POST /metrics"], |_, _, _, _| {});
+    let config: serde_json::Value = serde_json::from_str(&answers[0].1).unwrap();
+    assert_eq!(config["cache"]["negative_ttl"], "2s");
+    assert_eq!((answers[1].0, answers[2].0), (404, 405));
+}

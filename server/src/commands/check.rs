@@ -1,0 +1,92 @@
+//! `pelton check`: what of this host the server would stumble over, before it does.
+
+use crate::config::Config;
+use crate::error::Exit;
+use crate::host::{self, Facts, Finding, Severity};
+use std::io::{self, Write};
+
+/// Writes a table of findings and how to fix what is wrong. Ends with [`Exit::Findings`] if
+/// something is fatal.
+pub(super) fn run(config: &Config, out: &mut dyn Write) -> Exit {
+    let facts = Facts::gather(host::PROBE);
+    let mut findings = facts.findings();
+    findings.push(bounds(&facts, config));
+    // A closed pipe is no reason to fail: the exit code still says it.
+    let _unread = print(&findings, out);
+    let is_fatal = |finding: &Finding| finding.severity == Severity::Fatal && finding.fix.is_some();
+    if findings.iter().any(is_fatal) { Exit::Findings } else { Exit::Fine }
+}
+
+/// Whether cores, memory and descriptors suffice for this configuration.
+fn bounds(facts: &Facts, config: &Config) -> Finding {
+    let granted = host::grant_on(facts, config);
+    let (current, fix) = match &granted {
+        Ok(granted) => (
+            format!(
+                "{} shards, {} connections each, {} MiB",
+                granted.cores.len(),
+                granted.limits.connections_max,
+                granted.bill.total() >> 20
+            ),
+            None,
+        ),
+        Err(error) => ("not enough".to_owned(), Some(error.to_string())),
+    };
+    Finding {
+        condition: "configuration",
+        required: "cores, memory and open files for it".into(),
+        current,
+        severity: Severity::Fatal,
+        fix,
+    }
+}
+
+fn print(findings: &[Finding], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:<15} {:<36} {:<42} {:<9} PASSED",
+        "CONDITION", "REQUIRED", "CURRENT", "SEVERITY"
+    )?;
+    for Finding { condition, required, current, severity, fix } in findings {
+        let severity = match severity {
+            Severity::Fatal => "fatal",
+            Severity::Warning => "warning",
+        };
+        let passed = if fix.is_none() { "yes" } else { "no" };
+        writeln!(out, "{condition:<15} {required:<36} {current:<42} {severity:<9} {passed}")?;
+    }
+    for Finding { condition, fix, .. } in findings {
+        if let Some(fix) = fix {
+            writeln!(out, "FIX {condition}: {fix}")?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_shows_every_condition_and_every_fix() {
+        let finding = |condition, fix: Option<&str>| Finding {
+            condition,
+            required: "this".into(),
+            current: "that".into(),
+            severity: Severity::Fatal,
+            fix: fix.map(str::to_owned),
+        };
+        let mut out = Vec::new();
+        print(&[finding("first", None), finding("second", Some("do so"))], &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.lines().count(), 4);
+        assert!(text.contains("FIX second: do so"), "{text}");
+    }
+
+    #[test]
+    fn a_configuration_beyond_the_machine_is_fatal() {
+        let config = Config::parse("test", "", &["cache.memory=900TiB".into()]).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(run(&config, &mut out), Exit::Findings);
+    }
+}

@@ -1,0 +1,159 @@
+//! The command line: what can be asked for, and which code it ends with.
+
+#![expect(clippy::print_stderr, reason = "errors go to standard error")]
+#![expect(clippy::print_stdout, reason = "help goes to standard output")]
+
+mod check;
+mod import;
+mod serve;
+
+use crate::config::{self, Config, ConfigError};
+use crate::error::{Exit, StartError};
+use crate::origin::StoreOptions;
+use crate::origin::import::EntryLimits;
+use clap::{Args, Parser, Subcommand};
+use import::Import;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+
+/// A server for hot keys: GET /lookup/{key} from memory, on every core.
+#[derive(Debug, Parser)]
+#[command(name = "pelton", version, after_help = "Without a command, it serves.")]
+struct Line {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve {
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Load lines of {"key":..,"value":..[,"content_type":..,"ttl":..]} into the embedded store.
+    Import {
+        /// The file, plain or gzip.
+        file: PathBuf,
+        /// Do nothing if the store holds keys already.
+        #[arg(long)]
+        if_empty: bool,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Say whether this host can run the server, and what to do if not.
+    Check {
+        #[command(flatten)]
+        source: Source,
+    },
+    /// List every setting with its default and what it does.
+    Settings {
+        /// As the page docs/configuration.md.
+        #[arg(long)]
+        markdown: bool,
+    },
+}
+
+/// Where the configuration comes from.
+#[derive(Args, Debug)]
+struct Source {
+    /// Configuration file (TOML); without one, the defaults.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A setting that wins over the file; may be repeated.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Source {
+    fn load(&self) -> Result<Config, Failure> {
+        Config::load(self.config.as_deref(), &self.set).map_err(Failure::Config)
+    }
+}
+
+/// Why a command did not do what it was asked for.
+enum Failure {
+    Config(ConfigError),
+    Start(StartError),
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+/// Runs the command that `arguments` ask for.
+#[must_use]
+pub fn run(arguments: impl Iterator<Item = OsString>) -> Exit {
+    let line = match Line::try_parse_from(arguments) {
+        Ok(line) => line,
+        Err(error) => {
+            let is_help = !error.use_stderr();
+            // If even that cannot be printed, the exit code has to do.
+            let _unprinted = error.print();
+            return if is_help { Exit::Fine } else { Exit::Usage };
+        }
+    };
+    match dispatch(line) {
+        Ok(exit) => exit,
+        Err(Failure::Config(error)) => {
+            eprint!("{}", error.render(io::stderr().is_terminal()));
+            Exit::Usage
+        }
+        Err(Failure::Start(error)) => {
+            eprintln!("error: {error}");
+            error.exit
+        }
+    }
+}
+
+fn dispatch(line: Line) -> Result<Exit, Failure> {
+    match line.command.unwrap_or(Command::Serve { source: line.source }) {
+        Command::Serve { source } => {
+            let config = source.load()?;
+            log(&config);
+            Ok(serve::run(&config)?)
+        }
+        Command::Import { file, if_empty, source } => {
+            let config = source.load()?;
+            log(&config);
+            let arguments =
+                Import { file, if_empty, store: store(&config), limits: entries(&config) };
+            Ok(import::run(&arguments, &mut io::stderr())?)
+        }
+        Command::Check { source } => Ok(check::run(&source.load()?, &mut io::stdout())),
+        Command::Settings { markdown } => {
+            print!("{}", if markdown { config::markdown() } else { config::listing() });
+            Ok(Exit::Fine)
+        }
+    }
+}
+
+/// Where the embedded store is.
+fn store(config: &Config) -> StoreOptions {
+    StoreOptions { path: config.origin.path.clone(), cache_bytes: bytes(config.origin.cache) }
+}
+
+/// What imported entries are held to.
+fn entries(config: &Config) -> EntryLimits {
+    EntryLimits {
+        key_size_max: config.http.key_size_max as usize,
+        value_size_max: bytes(config.cache.value_size_max),
+    }
+}
+
+fn bytes(size: u64) -> usize {
+    usize::try_from(size).expect("memory fits the address space")
+}
+
+/// Sends the log to standard error. A second call in one process changes nothing.
+fn log(config: &Config) {
+    let level: tracing::Level =
+        config.log.level.parse().expect("the table of parameters lists levels");
+    let _set_already =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).try_init();
+}

@@ -1,0 +1,81 @@
+//! `pelton serve`: starts the server, says where it is, and stops it when told to.
+
+#![expect(clippy::print_stderr, reason = "the greeting goes to standard error")]
+#![expect(clippy::exit, reason = "a second signal and a drain that takes too long end the process")]
+#![expect(clippy::disallowed_methods, reason = "one thread waits for the second signal")]
+
+use crate::config::Config;
+use crate::error::{Exit, StartError};
+use crate::limits::{Limits, size_text_short};
+use crate::origin::{Embedded, Origin, Store};
+use crate::server::{Facts, MakeOrigin, Server};
+use crate::sys::signal::StopSignals;
+use std::process;
+
+/// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+///
+/// # Errors
+/// What keeps the server from starting.
+pub(super) fn run(config: &Config) -> Result<Exit, StartError> {
+    // Before any thread is started: threads inherit the mask.
+    let signals = StopSignals::block().map_err(|error| {
+        StartError::failed(format!("Cannot block signals: {error}."), "This is a bug; report it.")
+    })?;
+    let server = Server::start(config, embedded(config))?;
+    greet(server.facts());
+    signals.wait();
+    eprintln!("stopping: answering what is in flight; a second signal ends at once");
+    server.drain();
+    let patience = config.server.drain_timeout;
+    std::thread::spawn(move || {
+        if signals.wait_for(patience) {
+            eprintln!("stopped by a second signal");
+            process::exit(Exit::Failed as i32);
+        }
+        eprintln!("stopped: what was still in flight after server.drain_timeout is cut off");
+        process::exit(Exit::Fine as i32);
+    });
+    server.join();
+    eprintln!("stopped");
+    Ok(Exit::Fine)
+}
+
+/// Opens the embedded store on the origin plane's thread, and starts the store's own.
+fn embedded(config: &Config) -> MakeOrigin {
+    let options = super::store(config);
+    let value_size_max = super::bytes(config.cache.value_size_max);
+    Box::new(move |limits: &Limits| {
+        let store = Store::open(&options)?;
+        let questions_max = limits.flights_max as usize * usize::from(limits.shards);
+        let origin = Embedded::start(store, questions_max, value_size_max)?;
+        Ok(Box::new(origin) as Box<dyn Origin>)
+    })
+}
+
+/// Says where the server is, what it uses, and what to try.
+fn greet(facts: &Facts) {
+    let cores: Vec<String> = facts.cores.iter().map(ToString::to_string).collect();
+    eprintln!("pelton {} (process {})", env!("CARGO_PKG_VERSION"), process::id());
+    for address in &facts.addresses {
+        eprintln!("  data    http://{address}");
+    }
+    match facts.admin {
+        Some(address) => eprintln!("  admin   http://{address}"),
+        None => eprintln!("  admin   off"),
+    }
+    eprintln!("  shards  {} on cores {}", cores.len(), cores.join(", "));
+    eprintln!("  memory  {} in all:", size_text_short(facts.bill.total()));
+    for line in facts.bill.to_string().lines() {
+        eprintln!("        {line}");
+    }
+    eprintln!("  origin  {}", facts.origin);
+    if let Some(address) = facts.addresses.first() {
+        let port = address.port();
+        eprintln!("  try     curl -i http://localhost:{port}/lookup/2643743");
+        eprintln!("          curl -i http://localhost:{port}/healthz");
+    }
+    if let Some(address) = facts.admin {
+        eprintln!("          curl http://{address}/metrics");
+    }
+    eprintln!("  ready");
+}

@@ -1,0 +1,144 @@
+//! The running server: builds the planes, connects them, and takes them down.
+//!
+//! The only module that knows all planes. Threads, in the order in which they start:
+//!
+//! - `origin`: the origin plane and the admin server, one async runtime;
+//! - `shard-N`: one for each core given to the data plane, pinned;
+//! - `populate`: faults the arenas in, piece by piece, and ends;
+//! - `watchdog`: aborts the process when a shard has stopped turning.
+
+mod parts;
+mod threads;
+
+use crate::config::Config;
+use crate::error::StartError;
+use crate::host::{self, Granted};
+use crate::limits::{Bill, Limits};
+use crate::mesh::Control;
+use crate::origin::Origin;
+use crate::sys::clock::Epoch;
+use crate::sys::eventfd::EventFd;
+use crate::sys::socket;
+use parts::Parts;
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use threads::{run_plane, run_shards, run_watchdog};
+use tokio::sync::watch;
+
+/// Makes the origin, on the thread that it will live on; the limits say how much it may be asked.
+pub type MakeOrigin = Box<dyn FnOnce(&Limits) -> Result<Box<dyn Origin>, StartError> + Send>;
+
+/// What an operator wants to know of a server that has started.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Addresses of the data port, with the ports that were taken.
+    pub addresses: Vec<SocketAddr>,
+    /// Address of the admin port.
+    pub admin: Option<SocketAddr>,
+    /// The core of each shard.
+    pub cores: Vec<u16>,
+    /// What the memory is for.
+    pub bill: Bill,
+    /// What the origin is.
+    pub origin: String,
+}
+
+/// A server that runs.
+pub struct Server {
+    facts: Facts,
+    control: Control,
+    wakes: Vec<Arc<EventFd>>,
+    shards: Vec<JoinHandle<()>>,
+    plane: JoinHandle<()>,
+    stop_plane: watch::Sender<bool>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Starts all planes. When it returns, the ports accept connections.
+    ///
+    /// Signals that are to be handled must be blocked before: threads inherit that.
+    ///
+    /// # Errors
+    /// What keeps it from starting, with what to do about it.
+    pub fn start(config: &Config, make_origin: MakeOrigin) -> Result<Self, StartError> {
+        let Granted { cores, limits, bill } = host::grant(config)?;
+        let (addresses, listeners) = listen(&config.server.listen, cores.len())?;
+        let Parts { shards, plane, control, boards, wakes } =
+            Parts::new(config, &limits, Epoch::begin())?;
+        let (stop_plane, stopped) = watch::channel(false);
+        let (plane, facts) = run_plane(config, &limits, plane, make_origin, stopped)?;
+        let shards = run_shards(&cores, shards, listeners)?;
+        run_watchdog(boards, control.clone())?;
+        let facts = Facts { addresses, admin: facts.admin, cores, bill, origin: facts.origin };
+        Ok(Self { facts, control, wakes, shards, plane, stop_plane })
+    }
+
+    /// What an operator wants to know of it.
+    #[must_use]
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Asks it to stop: no new connections, replies to what is in flight, then the end.
+    pub fn drain(&self) {
+        self.control.drain();
+        for wake in &self.wakes {
+            wake.signal();
+        }
+    }
+
+    /// Waits until it has stopped. Never returns unless it is drained.
+    pub fn join(self) {
+        for shard in self.shards {
+            shard.join().expect("a shard that panics ends the process");
+        }
+        // The plane outlives the shards: it may be gone already only if it has failed to start.
+        let _gone_already = self.stop_plane.send(true);
+        self.plane.join().expect("a plane that panics ends the process");
+    }
+}
+
+/// Listens on every address, once for each shard; the sockets of one shard stand together.
+fn listen(
+    wanted: &[SocketAddr],
+    shards_count: usize,
+) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), StartError> {
+    let mut addresses = Vec::new();
+    let mut listeners: Vec<Vec<TcpListener>> = (0..shards_count).map(|_| Vec::new()).collect();
+    for &address in wanted {
+        if socket::is_taken(address) {
+            return Err(cannot_listen(address, "another process listens there"));
+        }
+        let mut bound = address;
+        for shard in &mut listeners {
+            let listener = socket::listen(bound)
+                .map_err(|error| cannot_listen(address, &error.to_string()))?;
+            // The first shard's socket takes the port that the others share.
+            bound = listener
+                .local_addr()
+                .map_err(|error| cannot_listen(address, &error.to_string()))?;
+            shard.push(listener);
+        }
+        addresses.push(bound);
+    }
+    Ok((addresses, listeners))
+}
+
+fn cannot_listen(address: SocketAddr, why: &str) -> StartError {
+    StartError::failed(
+        format!("Cannot listen on {address}: {why}."),
+        format!(
+            "Stop what holds it (ss -ltnp 'sport = :{}'), or choose another: --set \
+             server.listen=[\"127.0.0.1:0\"].",
+            address.port()
+        ),
+    )
+}

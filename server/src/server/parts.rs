@@ -1,0 +1,191 @@
+//! Everything that the planes are made of, built before any of their threads starts.
+
+use crate::admin::HistogramSource;
+use crate::config::Config;
+use crate::error::StartError;
+use crate::histograms::Histograms;
+use crate::limits::Limits;
+use crate::mesh::{Control, OriginLink, OriginPort, Peers, Sleep, origin_link, peers};
+use crate::metrics::Board;
+use crate::ring::Fd;
+use crate::ring::kernel::{DisabledRing, Sizes};
+use crate::shard::{HistogramPort, Settings, Setup};
+use crate::sys::clock::Epoch;
+use crate::sys::eventfd::EventFd;
+use crate::sys::memory::{self, Mapping, Populate};
+use crate::sys::spsc;
+use shard_cache::Layout;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+/// Boxes of histograms that travel between a shard and its reader.
+const HISTOGRAMS_COUNT: usize = 2;
+
+/// All parts, each to be moved to its thread.
+pub(super) struct Parts {
+    pub(super) shards: Vec<ShardParts>,
+    pub(super) plane: PlaneParts,
+    pub(super) control: Control,
+    pub(super) boards: Vec<Arc<Board>>,
+    pub(super) wakes: Vec<Arc<EventFd>>,
+}
+
+/// What one shard's thread is given.
+pub(super) struct ShardParts {
+    pub(super) setup: Setup,
+    pub(super) ring: DisabledRing,
+    pub(super) epoch: Epoch,
+    pub(super) populate: Populate,
+}
+
+/// What the origin plane's thread is given.
+pub(super) struct PlaneParts {
+    pub(super) ports: Vec<OriginPort>,
+    pub(super) sleep: Sleep,
+    pub(super) wake: EventFd,
+    pub(super) histograms: Vec<HistogramSource>,
+    pub(super) boards: Vec<Arc<Board>>,
+    pub(super) control: Control,
+    pub(super) epoch: Epoch,
+}
+
+impl Parts {
+    pub(super) fn new(config: &Config, limits: &Limits, epoch: Epoch) -> Result<Self, StartError> {
+        let count = usize::from(limits.shards);
+        let settings = Settings::new(config);
+        let control = Control::new();
+        let plane_sleep = Sleep::new();
+        let plane_wake = EventFd::for_runtime().map_err(no_descriptors)?;
+        let sleeps: Vec<Sleep> = (0..count).map(|_| Sleep::new()).collect();
+        let mut parts = Self {
+            shards: Vec::with_capacity(count),
+            plane: PlaneParts {
+                ports: Vec::with_capacity(count),
+                sleep: plane_sleep.clone(),
+                wake: plane_wake,
+                histograms: Vec::with_capacity(count),
+                boards: Vec::with_capacity(count),
+                control: control.clone(),
+                epoch,
+            },
+            control: control.clone(),
+            boards: (0..count).map(|_| Arc::new(Board::new())).collect(),
+            wakes: Vec::with_capacity(count),
+        };
+        parts.plane.boards.clone_from(&parts.boards);
+        let all_peers = peers(&sleeps, limits.messages_per_peer_max as usize);
+        for ((index, peers), sleep) in (0..).zip(all_peers).zip(sleeps) {
+            let wake = Arc::new(EventFd::for_ring().map_err(no_descriptors)?);
+            let flights_max = limits.flights_max as usize;
+            let (link, port) = origin_link(flights_max, &sleep, &plane_sleep, &wake);
+            let (histogram_port, source) = histograms();
+            parts.plane.ports.push(port);
+            parts.plane.histograms.push(source);
+            let board = Arc::clone(&parts.boards[usize::from(index)]);
+            let wiring = Wiring { index, peers, link, sleep, wake: wake.as_raw_fd(), board };
+            let plane = parts.plane.wake.as_raw_fd();
+            let shard =
+                ShardParts::new(limits, &settings, wiring, plane, histogram_port, &control, epoch)?;
+            parts.shards.push(shard);
+            parts.wakes.push(wake);
+        }
+        Ok(parts)
+    }
+}
+
+/// How one shard is connected.
+struct Wiring {
+    index: u16,
+    peers: Peers,
+    link: OriginLink,
+    sleep: Sleep,
+    wake: RawFd,
+    board: Arc<Board>,
+}
+
+impl ShardParts {
+    fn new(
+        limits: &Limits,
+        settings: &Settings,
+        wiring: Wiring,
+        plane_wake: RawFd,
+        histogram_port: HistogramPort,
+        control: &Control,
+        epoch: Epoch,
+    ) -> Result<Self, StartError> {
+        let budget = usize::try_from(limits.cache_size).expect("memory fits the address space");
+        let layout = Layout::new(budget, limits.big_parcel_size).map_err(|error| {
+            StartError::failed(
+                format!("cache.memory is too small: {error}."),
+                "Raise cache.memory, or lower server.shards or cache.value_size_max.",
+            )
+        })?;
+        let Mapping { bytes, populate } = memory::map(layout.memory_bytes()).map_err(no_memory)?;
+        let output_size = limits.output_blocks_count as usize * limits.output_block_size as usize;
+        let output = memory::map(output_size).map_err(no_memory)?.bytes;
+        let ring = DisabledRing::new(sizes(limits)).map_err(no_ring)?;
+        let setup = Setup {
+            index: wiring.index,
+            limits: *limits,
+            settings: settings.clone(),
+            listeners: Vec::new(),
+            layout,
+            memory: bytes,
+            segments_ready: Arc::new(AtomicU32::new(0)),
+            output,
+            peers: wiring.peers,
+            link: wiring.link,
+            sleep: wiring.sleep,
+            wake_eventfd: Fd(wiring.wake),
+            plane_eventfd: Fd(plane_wake),
+            control: control.clone(),
+            board: wiring.board,
+            histogram_port,
+        };
+        Ok(Self { setup, ring, epoch, populate })
+    }
+}
+
+fn sizes(limits: &Limits) -> Sizes {
+    Sizes {
+        completions_max: limits.completions_max,
+        submissions_max: limits.submissions_max,
+        pushes_per_turn_max: limits.pushes_per_turn_max as usize,
+        buffers_count: limits.input_buffers_count,
+        buffer_size: limits.input_buffer_size,
+    }
+}
+
+fn histograms() -> (HistogramPort, HistogramSource) {
+    let (filled_to, filled) = spsc::queue(HISTOGRAMS_COUNT);
+    let (mut empties, empties_from) = spsc::queue(HISTOGRAMS_COUNT);
+    // The shard makes its first box itself.
+    for _ in 1..HISTOGRAMS_COUNT {
+        empties.push(Box::new(Histograms::new()));
+    }
+    let port = HistogramPort { filled: filled_to, empties: empties_from };
+    (port, HistogramSource { filled, empties })
+}
+
+fn no_descriptors(error: io::Error) -> StartError {
+    StartError::failed(
+        format!("Cannot make an eventfd: {error}."),
+        "Raise the limit on open files (ulimit -n, or LimitNOFILE of the unit).",
+    )
+}
+
+fn no_memory(error: io::Error) -> StartError {
+    StartError::failed(
+        format!("Cannot map the memory of a shard: {error}."),
+        "Lower cache.memory, or raise the limit on address space (ulimit -v).",
+    )
+}
+
+fn no_ring(error: io::Error) -> StartError {
+    StartError::host(
+        format!("Cannot make an io_uring of the size a shard needs: {error}."),
+        "Run `pelton check`, which names the cause.",
+    )
+}

@@ -1,0 +1,211 @@
+//! The threads of a server: what each runs, and how each ends.
+
+#![expect(clippy::disallowed_methods, reason = "threads are started here")]
+#![expect(clippy::disallowed_types, reason = "the origin is shared on the plane's one thread")]
+#![expect(clippy::print_stderr, reason = "the last word of a process that aborts")]
+
+use super::MakeOrigin;
+use super::parts::{PlaneParts, ShardParts};
+use crate::admin::{self, Admin};
+use crate::config::Config;
+use crate::error::StartError;
+use crate::limits::Limits;
+use crate::mesh::Control;
+use crate::metrics::Board;
+use crate::origin::{Origin, Plane, PlaneLimits};
+use crate::ring::Fd;
+use crate::ring::kernel::DisabledRing;
+use crate::shard::{Flow, Shard};
+use crate::sys::memory::Populate;
+use crate::sys::{alloc, cpu};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often the watchdog looks at the shards.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
+
+/// After so many looks without a turn the process ends. They are counted, not timed, so that a
+/// pause of the whole process (a stopped virtual machine, a debugger) is no reason to end it.
+const WATCH_LOOKS_MAX: u32 = 20;
+
+/// Starts one pinned thread for each shard. When it returns, all rings are enabled.
+pub(super) fn run_shards(
+    cores: &[u16],
+    parts: Vec<ShardParts>,
+    listeners: Vec<Vec<TcpListener>>,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let descriptors: Vec<RawFd> =
+        parts.iter().map(|parts| DisabledRing::descriptor(&parts.ring)).collect();
+    let barrier = Arc::new(Barrier::new(parts.len()));
+    let (report, reports) = mpsc::channel();
+    let mut populates = Vec::new();
+    let mut threads = Vec::new();
+    for ((&core, mut parts), listeners) in cores.iter().zip(parts).zip(listeners) {
+        parts.setup.listeners = listeners.iter().map(|socket| Fd(socket.as_raw_fd())).collect();
+        let index_size = parts.setup.layout.index_bytes();
+        populates.push((parts.populate, index_size, Arc::clone(&parts.setup.segments_ready)));
+        let (setup, ring, epoch) = (parts.setup, parts.ring, parts.epoch);
+        let peers = descriptors.clone().into_boxed_slice();
+        let (barrier, report) = (Arc::clone(&barrier), report.clone());
+        threads.push(spawn(format!("shard-{}", setup.index), move || {
+            let enabled = cpu::pin(core).and_then(|()| {
+                ring.enable(peers, epoch).map_err(|error| {
+                    StartError::host(
+                        format!("Cannot enable the ring of the shard on core {core}: {error}."),
+                        "Run `pelton check`, which names the cause.",
+                    )
+                })
+            });
+            let ring = match enabled {
+                Ok(ring) => ring,
+                Err(error) => {
+                    report.send(Err(error)).expect("start waits for every shard");
+                    return;
+                }
+            };
+            let mut shard = Shard::new(setup, ring);
+            report.send(Ok(())).expect("start waits for every shard");
+            // A ring that is not enabled yet cannot be woken.
+            barrier.wait();
+            alloc::forbid_on_this_thread();
+            while shard.turn() == Flow::Continue {}
+            alloc::allow_on_this_thread();
+            drop(listeners);
+        })?);
+    }
+    for _ in 0..threads.len() {
+        reports.recv().expect("every shard reports")?;
+    }
+    let piece_size = shard_cache::SEGMENT_SIZE;
+    spawn("populate".into(), move || populate(populates, piece_size))?;
+    Ok(threads)
+}
+
+/// Populates the caches of all shards: the index first, which no segment is stored without.
+fn populate(caches: Vec<(Populate, usize, Arc<AtomicU32>)>, piece_size: usize) {
+    for (populate, index_size, ready) in caches {
+        if let Err(error) = populate.run(index_size, piece_size, &ready) {
+            tracing::error!(
+                "cannot populate the cache: {error}; it stays smaller than cache.memory. Lower \
+                 cache.memory, or raise the cgroup's limit"
+            );
+        }
+    }
+}
+
+/// What the plane's thread has found out.
+pub(super) struct PlaneFacts {
+    pub(super) origin: String,
+    pub(super) admin: Option<SocketAddr>,
+}
+
+/// Starts the thread of the origin plane and the admin server. When it returns, the admin port
+/// answers.
+pub(super) fn run_plane(
+    config: &Config,
+    limits: &Limits,
+    parts: PlaneParts,
+    make_origin: MakeOrigin,
+    stopped: watch::Receiver<bool>,
+) -> Result<(JoinHandle<()>, PlaneFacts), StartError> {
+    let (report, reports) = mpsc::channel();
+    let (config, limits) = (config.clone(), *limits);
+    let thread = spawn("origin".into(), move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("an epoll and an eventfd are to be had this early");
+        tokio::task::LocalSet::new().block_on(&runtime, async move {
+            let origin = match make_origin(&limits) {
+                Ok(origin) => Rc::from(origin),
+                Err(error) => return report.send(Err(error)).expect("start waits for the plane"),
+            };
+            match start_plane(&config, &limits, parts, origin, &stopped).await {
+                Ok((plane, facts)) => {
+                    report.send(Ok(facts)).expect("start waits for the plane");
+                    plane.run(stopped).await;
+                }
+                Err(error) => report.send(Err(error)).expect("start waits for the plane"),
+            }
+        });
+    })?;
+    let facts = reports.recv().expect("the plane reports")?;
+    Ok((thread, facts))
+}
+
+/// Makes the plane, and starts the admin server beside it.
+async fn start_plane(
+    config: &Config,
+    limits: &Limits,
+    parts: PlaneParts,
+    origin: Rc<dyn Origin>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(Plane, PlaneFacts), StartError> {
+    let PlaneParts { ports, sleep, wake, histograms, boards, control, epoch } = parts;
+    let plane_limits = PlaneLimits {
+        timeout: config.origin.timeout,
+        value_size_max: usize::try_from(config.cache.value_size_max).expect("below 4 GiB"),
+    };
+    let description = origin.describe();
+    let ready = Arc::new(AtomicBool::new(false));
+    let plane = Plane::new(origin, ports, wake, sleep, plane_limits, Arc::clone(&ready))?;
+    let mut address = None;
+    if let Some(wanted) = config.admin.listen {
+        let cannot = |error: io::Error| {
+            StartError::failed(
+                format!("Cannot listen on {wanted} for the admin port: {error}."),
+                "Stop what holds it (ss -ltnp), or choose another: --set \
+                 admin.listen=127.0.0.1:0, or off.",
+            )
+        };
+        let listener = tokio::net::TcpListener::bind(wanted).await.map_err(cannot)?;
+        address = Some(listener.local_addr().map_err(cannot)?);
+        let facts = admin::Facts {
+            origin: description.clone(),
+            bill: limits.bill(config),
+            config: config.to_json(),
+        };
+        let admin = Admin::new(boards, histograms, control, epoch, ready, facts);
+        let serving = admin.serve(listener, stopped.clone());
+        tokio::task::spawn_local(async move {
+            if let Err(error) = serving.await {
+                tracing::error!("the admin port has failed: {error}");
+            }
+        });
+    }
+    Ok((plane, PlaneFacts { origin: description, admin: address }))
+}
+
+/// Starts the watchdog, which ends with the process.
+pub(super) fn run_watchdog(boards: Vec<Arc<Board>>, control: Control) -> Result<(), StartError> {
+    spawn("watchdog".into(), move || {
+        let mut seen: Vec<(u64, u32)> = boards.iter().map(|board| (board.turns(), 0)).collect();
+        while !control.is_draining() {
+            std::thread::sleep(WATCH_EVERY);
+            for (shard, (board, (turns, looks))) in boards.iter().zip(&mut seen).enumerate() {
+                let now = board.turns();
+                *looks = if now == *turns { *looks + 1 } else { 0 };
+                *turns = now;
+                if *looks >= WATCH_LOOKS_MAX {
+                    eprintln!("shard {shard} has made no turn for 2 s: ending the process");
+                    std::process::abort();
+                }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    Builder::new().name(name.clone()).spawn(body).map_err(|error| {
+        StartError::failed(
+            format!("Cannot start the thread {name}: {error}."),
+            "Raise the limit on processes (ulimit -u, or the cgroup's pids.max).",
+        )
+    })
+}

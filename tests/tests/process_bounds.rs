@@ -1,0 +1,140 @@
+//! A real server at its edges: clients that dawdle, stall, or come in too great a number.
+#![expect(clippy::tests_outside_test_module, reason = "an integration test")]
+
+use pelton_tests::fixture::{Fixture, value};
+use pelton_tests::http::Client;
+use pelton_tests::process::{self, Process};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Command;
+
+#[test]
+fn a_client_that_does_not_finish_its_head_is_closed_and_counted() {
+    let fixture = Fixture::numbered(1);
+    let server = Process::start(&fixture.store(), &["http.header_timeout=100ms"]);
+    let mut slow = Client::new(server.connect());
+    let mut silent = Client::new(server.connect());
+    slow.send(b"GET /lookup/k0 HT").unwrap();
+    assert!(slow.is_ended());
+    assert!(silent.is_ended());
+    silent.send(b"x").unwrap_or_default();
+    while server.metric("pelton_connections_closed_total", r#"reason="header_timeout""#) < 2 {}
+}
+
+#[test]
+fn a_client_that_sends_a_byte_at_a_time_is_served_if_it_is_quick_enough_and_closed_if_not() {
+    let fixture = Fixture::numbered(1);
+    let request = b"GET /lookup/k0 HTTP/1.1\r\nHost: test\r\n\r\n";
+    let server = Process::start(&fixture.store(), &[]);
+    let mut client = Client::new(server.connect());
+    for byte in request {
+        client.send(&[*byte]).unwrap();
+    }
+    assert_eq!(client.receive(false).unwrap().text(), value(0));
+    drop(server);
+
+    let server = Process::start(&fixture.store(), &["http.header_timeout=200ms"]);
+    let mut client = Client::new(server.connect());
+    // A head without end, a byte at a time: each byte buys no more time.
+    let closed = (0..1_000_000).any(|_| client.send(b"a").is_err());
+    assert!(closed);
+}
+
+#[test]
+fn a_client_that_never_reads_is_closed_and_others_are_served() {
+    let fixture = Fixture::numbered(100);
+    let server = Process::start(&fixture.store(), &["http.write_timeout=300ms"]);
+    let mut deaf = server.connect();
+    let request = b"GET /lookup/k99 HTTP/1.1\r\nHost: test\r\n\r\n".repeat(50);
+    let mut other = Client::new(server.connect());
+    // The server stops reading, the socket fills, and then the server gives up on the connection.
+    let error = (0..1_000_000).find_map(|_| deaf.write_all(&request).err()).unwrap();
+    assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+    assert_eq!(other.get("/lookup/k1").text(), value(1));
+    let reason = r#"reason="write_timeout""#;
+    while server.metric("pelton_connections_closed_total", reason) < 1 {}
+}
+
+#[test]
+fn connections_beyond_the_slots_are_closed_at_once_and_a_freed_slot_serves_again() {
+    let fixture = Fixture::numbered(1);
+    let sets = ["server.shards=1", "server.connections_max=20"];
+    let server = Process::start(&fixture.store(), &sets);
+    let mut clients: Vec<Client> = (0..20)
+        .map(|_| {
+            let mut client = Client::new(server.connect());
+            assert_eq!(client.get("/lookup/k0").text(), value(0));
+            client
+        })
+        .collect();
+    for _ in 0..5 {
+        assert!(Client::new(server.connect()).is_ended());
+    }
+    let reason = r#"reason="slots_full""#;
+    while server.metric("pelton_connections_closed_total", reason) < 5 {}
+    drop(clients.pop());
+    let request = b"GET /lookup/k0 HTTP/1.1\r\nHost: test\r\n\r\n";
+    let served = (0..10_000).any(|_| {
+        let mut client = Client::new(server.connect());
+        client.send(request).is_ok() && client.receive(false).is_ok_and(|reply| reply.status == 200)
+    });
+    assert!(served);
+    assert_eq!(clients[0].get("/lookup/k0").text(), value(0));
+}
+
+#[test]
+fn as_many_connections_as_descriptors_allow_and_more_are_bounded_and_harm_nobody() {
+    let fixture = Fixture::numbered(1);
+    let mut command = Command::new("sh");
+    let limited = format!("ulimit -n 400; exec {} \"$@\"", process::binary().display());
+    command.args(["-c", &limited, "sh"]);
+    let server = Process::start_by(command, &fixture.store(), &[]);
+    let mut first = Client::new(server.connect());
+    assert_eq!(first.get("/lookup/k0").text(), value(0));
+    let crowd: Vec<TcpStream> = (0..500).map(|_| server.connect()).collect();
+    assert_eq!(first.get("/lookup/k0").text(), value(0), "those who were there are served on");
+    let reason = r#"reason="slots_full""#;
+    while server.metric("pelton_connections_closed_total", reason) < 100 {}
+    drop(crowd);
+    let request = b"GET /lookup/k0 HTTP/1.1\r\nHost: test\r\n\r\n";
+    let served = (0..10_000).any(|_| {
+        let mut client = Client::new(server.connect());
+        client.send(request).is_ok() && client.receive(false).is_ok_and(|reply| reply.status == 200)
+    });
+    assert!(served);
+}
+
+#[test]
+fn connections_that_come_and_go_in_every_rude_way_leave_nothing_behind() {
+    let fixture = Fixture::numbered(200);
+    let server = Process::start(&fixture.store(), &[]);
+    let pipeline: String = (0..150)
+        .map(|number| format!("GET /lookup/k{number} HTTP/1.1\r\nHost: test\r\n\r\n"))
+        .collect();
+    for round in 0..300_usize {
+        let mut stream = server.connect();
+        match round % 5 {
+            0 => {}
+            1 => stream.write_all(&pipeline.as_bytes()[..round]).unwrap(),
+            2 => stream.write_all(pipeline.as_bytes()).unwrap(),
+            3 => {
+                stream.write_all(pipeline.as_bytes()).unwrap();
+                let mut some = [0; 1000];
+                stream.read_exact(&mut some).unwrap();
+            }
+            _ => {
+                stream.write_all(pipeline.as_bytes()).unwrap();
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+                let mut client = Client::new(stream);
+                for number in 0..150 {
+                    assert_eq!(client.receive(false).unwrap().text(), value(number));
+                }
+                assert!(client.is_ended());
+            }
+        }
+    }
+    while server.metric("pelton_connections_open", "") > 0 {}
+    while server.metric("pelton_uring_buffers_held", "") > 0 {}
+    assert_eq!(server.metric("pelton_completions_stale_total", ""), 0);
+    assert_eq!(Client::new(server.connect()).get("/lookup/k7").text(), value(7));
+}
