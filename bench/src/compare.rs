@@ -12,20 +12,24 @@
     reason = "waits for servers to come up, and prints what it measures as it goes"
 )]
 
-use crate::load::{self, Outcome, Plan, Until};
+use crate::address::Address;
+use crate::args::Form;
+use crate::load::{BUFFERS, Outcome, Plan, Stream, Until, Wire, Worker};
 use crate::procfs::{self, Steal, Usage};
 use crate::report::BUSY_MAX;
-use crate::requests::{Requests, Target};
 use crate::ring::Ring;
 use crate::statistics::Estimate;
+use crate::traffic::{Distribution, Keys, Mix, Recipe, Records, Requests, Verify};
 use crate::{CompareArgs, pin};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 /// Tries to connect to a new server, [`TRY_EVERY`] apart: 30 s in all.
 const TRIES_MAX: u32 = 300;
+/// How long the last requests of a window may take.
+const GRACE: Duration = Duration::from_secs(2);
 const TRY_EVERY: Duration = Duration::from_millis(100);
 
 /// Share of the offered rate that a server must answer for its window to count.
@@ -36,36 +40,35 @@ const THRESHOLD_MISSED: u8 = 7;
 /// Exit code where the noise allows no verdict.
 const NOT_RESOLVED: u8 = 3;
 
+/// What the field Host says.
+const HOST: &str = "localhost";
+
 const NAMES: [&str; 3] = ["baseline", "candidate", "twin"];
 
 /// Starts the servers, measures, prints, ends the servers.
 pub(crate) fn run(args: &CompareArgs) -> io::Result<ExitCode> {
+    let records = args.traffic.records()?;
+    let path = args.traffic.path(if records.keys.is_empty() { &args.path } else { "" });
+    let requests = args.traffic.requests(&Form::get(path, HOST), &records)?;
     let commands = [&args.baseline, &args.candidate, &args.baseline];
-    pin(Some(args.server_cpu))?;
+    pin(args.server_cpu)?;
     let servers = [0_u16, 1, 2].map(|index| {
         Server::start(commands[usize::from(index)], args.port + index, NAMES[usize::from(index)])
     });
-    pin(Some(args.load_cpu))?;
+    pin(args.load_cpu)?;
     let [baseline, candidate, twin] = servers;
     let servers = [baseline?, candidate?, twin?];
     for server in &servers {
         server.wait_until_up()?;
     }
-    let mut ring = Ring::new()?;
-    let records = args.traffic.records()?;
-    if let Some(records) = &records {
-        warm_up(&mut ring, args, &servers, &records.keys, args.traffic.bodies(records))?;
+    let mut ring = Ring::new(BUFFERS)?;
+    if !records.keys.is_empty() {
+        warm_up(&mut ring, args, &servers[1], &records)?;
     }
-    let keys = records.as_ref().map(|records| &records.keys[..]);
-    let target = keys.map_or(Target::Path(&args.traffic.path), |keys| Target::Random {
-        keys,
-        seed: args.traffic.seed,
-    });
-    let requests = Requests::new(&target, "localhost", args.traffic.pipeline as usize);
     println!("{}", procfs::machine());
     println!(
         "{:.0} requests/s, {} connections, {} a batch, {} windows of {} s each",
-        args.rate, args.traffic.connections, args.traffic.pipeline, args.pairs, args.window
+        args.rate, args.connections, args.traffic.pipeline, args.pairs, args.window
     );
     let rounds = measure(&mut ring, args, &servers, &requests)?;
     Ok(report(args, &rounds))
@@ -74,7 +77,7 @@ pub(crate) fn run(args: &CompareArgs) -> io::Result<ExitCode> {
 /// A server under test, ended when dropped.
 struct Server {
     child: Child,
-    address: SocketAddr,
+    address: &'static Address,
     name: &'static str,
 }
 
@@ -86,12 +89,13 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), name })
+        let address = Address::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        Ok(Self { child, address: Box::leak(Box::new(address)), name })
     }
 
     fn wait_until_up(&self) -> io::Result<()> {
         for _ in 0..TRIES_MAX {
-            if TcpStream::connect(self.address).is_ok() {
+            if self.address.probe(TRY_EVERY).is_ok() {
                 return Ok(());
             }
             std::thread::sleep(TRY_EVERY);
@@ -108,43 +112,93 @@ impl Drop for Server {
     }
 }
 
-/// Asks each server once for every key, so that what is measured is warm, and right.
+/// Asks a server once for every key, so that what is measured is warm, and right.
 fn warm_up(
     ring: &mut Ring,
     args: &CompareArgs,
-    servers: &[Server; 3],
-    keys: &[String],
-    bodies: &[Box<[u8]>],
+    server: &Server,
+    records: &Records,
 ) -> io::Result<()> {
-    let requests = Requests::new(&Target::Sweep { keys }, "localhost", 1);
-    for server in servers {
-        let is_candidate = server.name == "candidate";
-        let plan = Plan {
-            address: server.address,
-            connections: args.traffic.connections as usize,
-            pipeline: 1,
-            rate: None,
-            until: Until::Swept,
-            requests: &requests,
-            first_request: 0,
-            bodies: if is_candidate { bodies } else { &[] },
-        };
-        let outcome = load::run(ring, &plan)?;
-        refuse_errors(server, &outcome)?;
-        if is_candidate && !bodies.is_empty() {
-            println!("{} bodies compared, all equal", outcome.answered);
-        }
+    let requests = Requests::new(&Recipe {
+        method: "GET",
+        path: args.traffic.path(""),
+        host: HOST,
+        headers: &[],
+        body: None,
+        keys: Keys { known: &records.keys, cold: &[] },
+        distribution: Distribution::Sequential,
+        mix: Mix::HITS,
+        seed: 0,
+        portion: 1,
+        closing: false,
+        count: Some(records.keys.len()),
+    });
+    let requests = requests.map_err(io::Error::other)?;
+    let verify = args.traffic.verify.map(|verify| (verify, records));
+    let outcome = drive(ring, server, &requests, args, Drive::Sweep(verify))?;
+    if verify.is_some() {
+        println!("{} bodies compared, all equal", outcome.total().answered);
     }
     Ok(())
 }
 
+/// How the generator is to drive a server.
+#[derive(Clone, Copy)]
+enum Drive<'a> {
+    /// Every request once, in a closed loop, bodies compared.
+    Sweep(Option<(Verify, &'a Records)>),
+    /// One window, from this request on.
+    Window(usize),
+}
+
+/// Drives one server from this thread; errors of the server are errors.
+fn drive(
+    ring: &mut Ring,
+    server: &Server,
+    requests: &Requests,
+    args: &CompareArgs,
+    drive: Drive<'_>,
+) -> io::Result<Outcome> {
+    let (rate, pipeline, first_request, verify, until) = match drive {
+        Drive::Sweep(verify) => (None, 1, 0, verify, Until::Swept),
+        Drive::Window(first) => {
+            let until = Until::Elapsed(Duration::from_secs_f64(args.window));
+            (Some(args.rate), args.traffic.pipeline as usize, first, None, until)
+        }
+    };
+    let stream = Stream {
+        name: server.name,
+        connections: args.connections as usize,
+        rate,
+        pipeline,
+        requests,
+        first_request,
+        verify,
+        bodiless: false,
+    };
+    let plan = Plan {
+        address: server.address,
+        threads: 1,
+        cpus: Vec::new(),
+        streams: vec![stream],
+        until,
+        warm_up: Duration::ZERO,
+        timeout: GRACE,
+        spin: false,
+    };
+    let outcome = Worker::new(Wire::new(ring, server.address), &plan, 0).run()?;
+    refuse_errors(server, &outcome)?;
+    Ok(outcome)
+}
+
 fn refuse_errors(server: &Server, outcome: &Outcome) -> io::Result<()> {
-    match &outcome.errors.first {
-        None if outcome.errors.count() == 0 => Ok(()),
+    let errors = outcome.total().errors;
+    match &errors.first {
+        None if errors.count() == 0 => Ok(()),
         first => Err(io::Error::other(format!(
             "the {} made {} errors: {}",
             server.name,
-            outcome.errors.count(),
+            errors.count(),
             first.as_deref().unwrap_or("requests were not answered")
         ))),
     }
@@ -170,27 +224,17 @@ fn measure(
     servers: &[Server; 3],
     requests: &Requests,
 ) -> io::Result<Vec<Round>> {
-    let pipeline = args.traffic.pipeline as usize;
-    let batches = requests.count() / pipeline;
-    let batches_per_window = args.rate * args.window / pipeline as f64;
+    let portions = requests.count() / requests.portion();
+    let portions_per_window = args.rate * args.window / requests.portion() as f64;
     let mut rounds = Vec::new();
     // The first round warms up and is not kept.
     for index in 0..=args.pairs {
-        let begun = (index as f64 * batches_per_window) % batches as f64;
+        let begun = (index as f64 * portions_per_window) % portions as f64;
+        let first = whole(begun) * requests.portion();
         let mut windows: [Option<Window>; 3] = [None; 3];
         let order = if index % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] };
         for server in order {
-            let plan = Plan {
-                address: servers[server].address,
-                connections: args.traffic.connections as usize,
-                pipeline,
-                rate: Some(args.rate),
-                until: Until::Elapsed(Duration::from_secs_f64(args.window)),
-                requests,
-                first_request: whole(begun) * pipeline,
-                bodies: &[],
-            };
-            windows[server] = Some(window(ring, args, &servers[server], &plan)?);
+            windows[server] = Some(window(ring, args, &servers[server], requests, first)?);
         }
         let round = windows.map(|window| window.expect("each server had its window"));
         if index > 0 {
@@ -215,20 +259,21 @@ fn window(
     ring: &mut Ring,
     args: &CompareArgs,
     server: &Server,
-    plan: &Plan<'_>,
+    requests: &Requests,
+    first_request: usize,
 ) -> io::Result<Window> {
     let steal = Steal::now()?;
     let before = Usage::of_process(server.child.id(), &args.thread)?;
-    let outcome = load::run(ring, plan)?;
+    let outcome = drive(ring, server, requests, args, Drive::Window(first_request))?;
     let used = Usage::of_process(server.child.id(), &args.thread)?.since(before);
-    refuse_errors(server, &outcome)?;
-    let answered = outcome.answered as f64;
+    let total = outcome.total();
+    let answered = total.answered as f64;
     Ok(Window {
         us_per_request: used.cpu_ns as f64 / 1e3 / answered,
         requests_per_wait: answered / used.waits.max(1) as f64,
-        p99_us: outcome.latency.value_at_quantile(0.99) as f64 / 1e3,
+        p99_us: total.latency.value_at_quantile(0.99) as f64,
         answered_share: outcome.rate() / args.rate,
-        generator_busy: outcome.busy,
+        generator_busy: outcome.busy(),
         steal_percent: Steal::now()?.percent_since(steal),
     })
 }

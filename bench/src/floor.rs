@@ -7,25 +7,33 @@
 //! The replies of a turn on a connection are one send: consecutive bytes of one block that holds
 //! the reply many times over.
 
-use crate::ring::{Completion, Event, Kind, Ring};
+use crate::address::Address;
+use crate::ring::{BufferSizes, Completion, Event, Kind, Ring};
+use socket2::Socket;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 
 /// How often the block holds the reply: the most replies that one send carries.
 const REPLIES_PER_SEND_MAX: usize = 64;
 
+/// As many receive buffers, and as large, as a shard of the server works in: they stay in the
+/// core's cache.
+const BUFFERS: BufferSizes = BufferSizes { count: 256, size: 4096 };
+
 /// What ends a head.
 const BLANK_LINE: &[u8; 4] = b"\r\n\r\n";
 
-/// Answers on `listen` until it is killed.
-pub(crate) fn serve(listen: SocketAddr, reply: &[u8]) -> io::Result<()> {
+/// Answers on `listen` until it is killed; closes a connection after `close_after` replies.
+pub(crate) fn serve(listen: &Address, reply: &[u8], close_after: Option<u32>) -> io::Result<()> {
     assert!(!reply.is_empty(), "a reply has a head");
     let block: &'static [u8] = Box::leak(reply.repeat(REPLIES_PER_SEND_MAX).into_boxed_slice());
-    let listener = TcpListener::bind(listen)?;
+    let listener = listen.listen()?;
     let mut floor = Floor {
-        ring: Ring::new()?,
+        ring: Ring::new(BUFFERS)?,
         replies: Replies { block, reply_size: reply.len() },
+        close_after: close_after.map_or(usize::MAX, |count| count as usize),
+        nodelay: !listen.is_unix(),
         connections: Vec::new(),
         free: Vec::new(),
         ready: Vec::new(),
@@ -76,6 +84,10 @@ impl Replies {
 struct Floor {
     ring: Ring,
     replies: Replies,
+    /// Replies after which a connection is closed.
+    close_after: usize,
+    /// Connections are TCP.
+    nodelay: bool,
     connections: Vec<Option<Connection>>,
     free: Vec<u32>,
     /// Connections that got requests in this turn.
@@ -83,8 +95,10 @@ struct Floor {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     heads: Heads,
+    /// Requests that may still come.
+    left: usize,
     /// Bytes of replies not yet taken by the kernel.
     owed: usize,
     /// Bytes sent so far, modulo the reply's size.
@@ -94,18 +108,20 @@ struct Connection {
 }
 
 impl Floor {
-    fn dispatch(&mut self, completion: Completion, listener: &TcpListener) -> io::Result<()> {
+    fn dispatch(&mut self, completion: Completion, listener: &Socket) -> io::Result<()> {
         let Completion { token, event, more } = completion;
         let id = token.connection;
         if token.kind == Kind::Accept && !more {
             self.ring.accept(listener.as_fd())?;
         }
         match event {
-            Event::Accepted(fd) => self.open(TcpStream::from(fd))?,
+            Event::Accepted(fd) => self.open(Socket::from(fd))?,
             Event::Received(buffer) => {
                 let connection = existing(&mut self.connections, id);
                 let count = connection.heads.count(self.ring.bytes(&buffer));
                 self.ring.recycle(buffer);
+                let count = count.min(connection.left);
+                connection.left -= count;
                 connection.owed += count * self.replies.reply_size;
                 if !more {
                     self.ring.receive(connection.stream.as_fd(), id)?;
@@ -119,15 +135,19 @@ impl Floor {
                 connection.sending = false;
                 connection.owed -= size;
                 connection.phase = (connection.phase + size) % self.replies.reply_size;
+                if connection.left == 0 && connection.owed == 0 {
+                    // The peer closes then, which ends the receive.
+                    drop(connection.stream.shutdown(Shutdown::Write));
+                }
                 self.ready.push(id);
             }
-            Event::SendFailed => {
+            Event::Failed(_) if token.kind == Kind::Send => {
                 let connection = existing(&mut self.connections, id);
                 connection.sending = false;
                 connection.owed = 0;
                 self.ready.push(id);
             }
-            Event::Ended => {
+            Event::Failed(_) | Event::Ended => {
                 existing(&mut self.connections, id).ended = true;
                 self.ready.push(id);
             }
@@ -136,12 +156,15 @@ impl Floor {
                 self.ring.receive(connection.stream.as_fd(), id)?;
             }
             Event::Lapsed => {}
+            Event::Connected => unreachable!("a server connects to nobody"),
         }
         Ok(())
     }
 
-    fn open(&mut self, stream: TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
+    fn open(&mut self, stream: Socket) -> io::Result<()> {
+        if self.nodelay {
+            stream.set_tcp_nodelay(true)?;
+        }
         let id = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             u32::try_from(self.connections.len() - 1).expect("descriptors are fewer")
@@ -150,6 +173,7 @@ impl Floor {
         self.connections[id as usize] = Some(Connection {
             stream,
             heads: Heads::default(),
+            left: self.close_after,
             owed: 0,
             phase: 0,
             sending: false,

@@ -3,27 +3,30 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints its result")]
 
+mod address;
+mod args;
 mod compare;
 mod floor;
+mod generate;
 mod load;
 mod procfs;
-mod records;
 mod replay;
 mod replies;
 mod report;
-mod requests;
 #[allow(unsafe_code, reason = "shares memory with the kernel")]
 mod ring;
 mod statistics;
+mod traffic;
 
-use crate::records::Records;
-use crate::requests::{Requests, Target};
+use crate::address::Address;
+use crate::args::Traffic;
+use crate::generate::LoadArgs;
+use crate::report::{parse_count, parse_metric};
+use crate::traffic::Records;
 use clap::{Args, Parser, Subcommand};
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Measures servers by the CPU time of a request.
 #[derive(Parser)]
@@ -37,8 +40,11 @@ struct Cli {
 enum Command {
     /// Answer every request with the same bytes, at the least cost that is known.
     Floor(FloorArgs),
-    /// Send requests at a fixed rate, or in a closed loop, and report rate and latency.
-    Load(LoadArgs),
+    /// Send requests at a constant rate, or in a closed loop, and report rate and latency: flags
+    /// and output of wrk2, and some more.
+    Load(Box<LoadArgs>),
+    /// Write made-up records, {"key":..,"value":..} a line, to standard output.
+    Data(DataArgs),
     /// Compare the CPU time a request of two servers at one rate.
     Compare(CompareArgs),
     /// Answer hits in a shard without a kernel, for counting instructions.
@@ -47,18 +53,34 @@ enum Command {
 
 #[derive(Args)]
 struct FloorArgs {
-    /// Where to listen.
+    /// Where to listen: ADDRESS:PORT or unix:PATH.
     #[arg(long, default_value = "127.0.0.1:8081")]
-    listen: SocketAddr,
+    listen: Address,
     /// Body size in bytes; the head has the fields and the size of Pelton's.
     #[arg(long, default_value_t = 150, conflicts_with = "reply_file")]
     reply_size: usize,
     /// A file with the exact bytes of the reply, head and body.
     #[arg(long)]
     reply_file: Option<PathBuf>,
+    /// Close a connection after so many replies.
+    #[arg(long, value_name = "N")]
+    close_after: Option<u32>,
     /// The CPU to run on.
     #[arg(long)]
     cpu: Option<usize>,
+}
+
+#[derive(Args)]
+struct DataArgs {
+    /// Records to write.
+    #[arg(long, value_parser = parse_count)]
+    count: u32,
+    /// Bytes of each value.
+    #[arg(long, default_value_t = 100)]
+    value_size: usize,
+    /// The version that the values name.
+    #[arg(long, default_value_t = 1)]
+    version: u64,
 }
 
 #[derive(Args)]
@@ -72,62 +94,6 @@ struct ReplayArgs {
     /// Connections that have a request each turn.
     #[arg(long, default_value_t = 64)]
     connections: u32,
-}
-
-#[derive(Args)]
-struct LoadArgs {
-    /// Where the server listens.
-    #[arg(long, default_value = "127.0.0.1:8080")]
-    address: SocketAddr,
-    /// Seconds to run.
-    #[arg(long, default_value_t = 10.0)]
-    duration: f64,
-    #[command(flatten)]
-    traffic: Traffic,
-    /// Requests a second, all connections together; without it, a closed loop.
-    #[arg(long)]
-    rate: Option<f64>,
-    /// The CPU to run on.
-    #[arg(long)]
-    cpu: Option<usize>,
-}
-
-/// What is asked for, and over how many connections.
-#[derive(Args)]
-struct Traffic {
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
-    connections: u32,
-    /// Requests sent at once on a connection.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pipeline: u32,
-    /// Keys to draw from uniformly: one a line, or records with a key and a value (.jsonl);
-    /// either may be compressed (.gz).
-    #[arg(long)]
-    keys: Option<PathBuf>,
-    /// Compare whole bodies with the values of the records.
-    #[arg(long, requires = "keys")]
-    verify: bool,
-    /// What draws the keys.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// The path to ask for where there are no keys.
-    #[arg(long, default_value = "/healthz")]
-    path: String,
-}
-
-impl Traffic {
-    fn records(&self) -> io::Result<Option<Records>> {
-        let records = self.keys.as_deref().map(Records::read).transpose()?;
-        if self.verify && records.as_ref().is_some_and(|records| records.bodies.is_empty()) {
-            return Err(io::Error::other("--verify needs records with values, from a .jsonl file"));
-        }
-        Ok(records)
-    }
-
-    /// What replies are compared with; nothing where they are not.
-    fn bodies<'a>(&self, records: &'a Records) -> &'a [Box<[u8]>] {
-        if self.verify { &records.bodies } else { &[] }
-    }
 }
 
 #[derive(Args)]
@@ -152,8 +118,14 @@ struct CompareArgs {
     thread: String,
     #[command(flatten)]
     traffic: Traffic,
+    /// Connections to each server.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// The path to ask for where there are no keys.
+    #[arg(long, default_value = "/healthz")]
+    path: String,
     /// Requests a second, the same for all.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_metric)]
     rate: f64,
     /// Windows of each server.
     #[arg(long, default_value_t = 15)]
@@ -169,7 +141,8 @@ struct CompareArgs {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Floor(args) => serve_floor(&args).map(|()| ExitCode::SUCCESS),
-        Command::Load(args) => generate_load(&args),
+        Command::Load(args) => generate::run(&args),
+        Command::Data(args) => write_data(&args).map(|()| ExitCode::SUCCESS),
         Command::Compare(args) => compare::run(&args),
         Command::Replay(args) => replay_hits(&args),
     };
@@ -187,45 +160,24 @@ fn replay_hits(args: &ReplayArgs) -> io::Result<ExitCode> {
 }
 
 fn serve_floor(args: &FloorArgs) -> io::Result<()> {
-    pin(args.cpu)?;
+    args.cpu.map_or(Ok(()), pin)?;
     let reply = match &args.reply_file {
         Some(path) => std::fs::read(path)?,
         None => floor::reply(args.reply_size),
     };
-    floor::serve(args.listen, &reply)
+    floor::serve(&args.listen, &reply, args.close_after)
 }
 
-fn generate_load(args: &LoadArgs) -> io::Result<ExitCode> {
-    pin(args.cpu)?;
-    let traffic = &args.traffic;
-    let records = traffic.records()?;
-    let target = match &records {
-        Some(Records { keys, .. }) => Target::Random { keys, seed: traffic.seed },
-        None => Target::Path(&traffic.path),
-    };
-    let pipeline = traffic.pipeline as usize;
-    let requests = Requests::new(&target, &args.address.to_string(), pipeline);
-    let plan = load::Plan {
-        address: args.address,
-        connections: traffic.connections as usize,
-        pipeline,
-        rate: args.rate,
-        until: load::Until::Elapsed(Duration::from_secs_f64(args.duration)),
-        requests: &requests,
-        first_request: 0,
-        bodies: records.as_ref().map_or(&[], |records| traffic.bodies(records)),
-    };
-    let outcome = load::run(&mut ring::Ring::new()?, &plan)?;
-    print!("{}", report::of_load(&outcome, args.rate));
-    Ok(if outcome.errors.count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+fn write_data(args: &DataArgs) -> io::Result<()> {
+    let mut output = io::BufWriter::new(io::stdout().lock());
+    traffic::write_generated(&mut output, args.count, args.version, args.value_size)
 }
 
 /// Keeps the calling thread, and what it starts, on one CPU.
-fn pin(cpu: Option<usize>) -> io::Result<()> {
-    let Some(id) = cpu else { return Ok(()) };
-    if core_affinity::set_for_current(core_affinity::CoreId { id }) {
+fn pin(cpu: usize) -> io::Result<()> {
+    if core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
         Ok(())
     } else {
-        Err(io::Error::other(format!("CPU {id} is not one we may run on")))
+        Err(io::Error::other(format!("CPU {cpu} is not one we may run on")))
     }
 }

@@ -6,7 +6,7 @@
 //! Run it under a profiler that counts instructions, for two numbers of requests; the difference
 //! divided by the difference of the numbers is the cost of a hit: start-up cancels out.
 
-use crate::records::Records;
+use crate::traffic::Records;
 use pelton::config::Config;
 use pelton::histograms::Histograms;
 use pelton::limits::{Grant, Limits};

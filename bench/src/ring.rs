@@ -10,9 +10,10 @@
 //! ```text
 //! entries   [ addr len bid | addr len bid | ... ]   shared with the kernel, 16 bytes each
 //!             ^ the tail index lies in the last 2 bytes of the first entry
-//! memory    [ buffer 0 | buffer 1 | ... ]           BUFFERS_COUNT buffers of BUFFER_SIZE bytes
+//! memory    [ buffer 0 | buffer 1 | ... ]           of one size
 //! ```
 
+use crate::address::Address;
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
@@ -25,13 +26,18 @@ use std::time::Duration;
 const SUBMISSIONS_COUNT: u32 = 1024;
 /// Places in the completion queue; a burst beyond it would end multishots.
 const COMPLETIONS_COUNT: u32 = 16_384;
-/// Receive buffers; a power of two.
-const BUFFERS_COUNT: u16 = 2048;
-/// Bytes of one receive buffer: sixteen pipelined replies with bodies of 150 bytes fit.
-const BUFFER_SIZE: u32 = 8192;
 /// The one buffer group.
 const GROUP: u16 = 0;
 const PAGE_SIZE: usize = 4096;
+
+/// The receive buffers of a ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BufferSizes {
+    /// A power of two.
+    pub(crate) count: u16,
+    /// Bytes of one.
+    pub(crate) size: u32,
+}
 
 /// A receive buffer on loan from the ring; given back by [`Ring::recycle`].
 #[must_use = "a buffer that is not recycled is lost"]
@@ -40,18 +46,33 @@ pub(crate) struct Buffer {
     len: u32,
 }
 
+impl Buffer {
+    /// Of a ring that is made up.
+    #[cfg(test)]
+    pub(crate) const fn lend(index: u16, len: u32) -> Self {
+        Self { index, len }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn index(&self) -> u16 {
+        self.index
+    }
+}
+
 /// What became of a submission.
 pub(crate) enum Event {
     /// A connection came in.
     Accepted(OwnedFd),
+    /// A connection was made.
+    Connected,
     /// Bytes came in.
     Received(Buffer),
-    /// The peer sends no more, or the receive failed for good.
+    /// The peer sends no more.
     Ended,
     /// A send took this many bytes.
     Sent(usize),
-    /// A send failed: the peer is gone.
-    SendFailed,
+    /// It failed for good, with this error of the system.
+    Failed(i32),
     /// A multishot submission ended by itself and must be armed again.
     Lapsed,
 }
@@ -76,6 +97,7 @@ pub(crate) struct Token {
 #[repr(u8)]
 pub(crate) enum Kind {
     Accept,
+    Connect,
     Receive,
     Send,
 }
@@ -93,7 +115,8 @@ impl Token {
     const fn from_bits(bits: u64) -> Self {
         let kind = match bits >> 32 {
             0 => Kind::Accept,
-            1 => Kind::Receive,
+            1 => Kind::Connect,
+            2 => Kind::Receive,
             _ => Kind::Send,
         };
         Self { kind, connection: bits as u32 }
@@ -110,7 +133,7 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// Sets a ring up on the calling thread.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(sizes: BufferSizes) -> io::Result<Self> {
         let mut builder = IoUring::builder();
         builder
             .setup_single_issuer()
@@ -127,7 +150,7 @@ impl Ring {
         };
         let (mut submitter, submissions, completions) = Box::leak(Box::new(ring)).split();
         submitter.register_ring_fd()?;
-        let buffers = Buffers::register(&submitter)?;
+        let buffers = Buffers::register(&submitter, sizes)?;
         Ok(Self { submitter, submissions, completions, buffers })
     }
 
@@ -135,6 +158,18 @@ impl Ring {
     pub(crate) fn accept(&mut self, listener: BorrowedFd<'_>) -> io::Result<()> {
         let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).build();
         self.push(&entry, Token::new(Kind::Accept, 0))
+    }
+
+    /// Connects a socket.
+    pub(crate) fn connect(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        address: &'static Address,
+        connection: u32,
+    ) -> io::Result<()> {
+        let (name, len) = (address.name().as_ptr(), address.name().len());
+        let entry = opcode::Connect::new(Fd(fd.as_raw_fd()), name.cast(), len).build();
+        self.push(&entry, Token::new(Kind::Connect, connection))
     }
 
     /// Receives from a connection until further notice.
@@ -165,8 +200,8 @@ impl Ring {
             self.submissions.sync();
         }
         // SAFETY:
-        // - A send points at `&'static` bytes; accept and receive point at no memory of ours but
-        //   the buffer group, which is never freed.
+        // - A send points at `&'static` bytes, a connect at a `&'static` address; accept and
+        //   receive point at no memory of ours but the buffer group, which is never freed.
         unsafe { self.submissions.push(&entry) }.map_err(io::Error::other)
     }
 
@@ -226,9 +261,11 @@ fn read(entry: &cqueue::Entry, buffers: &mut Buffers) -> Completion {
             let index = buffer.expect("a receive with bytes names its buffer");
             Event::Received(buffers.lend(index, result.unsigned_abs()))
         }
+        Kind::Receive if result == 0 => Event::Ended,
         Kind::Send if result >= 0 => Event::Sent(result.unsigned_abs() as usize),
-        Kind::Send => Event::SendFailed,
-        Kind::Receive if result != -libc::ENOBUFS => Event::Ended,
+        Kind::Connect if result >= 0 => Event::Connected,
+        Kind::Receive if result != -libc::ENOBUFS => Event::Failed(-result),
+        Kind::Send | Kind::Connect => Event::Failed(-result),
         Kind::Accept | Kind::Receive => Event::Lapsed,
     };
     Completion { token, event, more: cqueue::more(entry.flags()) }
@@ -246,34 +283,37 @@ fn own(fd: RawFd) -> OwnedFd {
 struct Buffers {
     entries: *mut BufRingEntry,
     memory: *mut u8,
+    sizes: BufferSizes,
     tail: u16,
 }
 
 impl Buffers {
     /// Makes all buffers and gives them to the kernel.
-    fn register(submitter: &Submitter<'_>) -> io::Result<Self> {
-        let count = usize::from(BUFFERS_COUNT);
+    fn register(submitter: &Submitter<'_>, sizes: BufferSizes) -> io::Result<Self> {
+        assert!(sizes.count.is_power_of_two() && sizes.size > 0, "the kernel asks for that");
+        let count = usize::from(sizes.count);
         let entries = allocate(count * size_of::<BufRingEntry>()).cast();
-        let memory = allocate(count * BUFFER_SIZE as usize);
-        let mut buffers = Self { entries, memory, tail: 0 };
-        for index in 0..BUFFERS_COUNT {
+        let memory = allocate(count * sizes.size as usize);
+        let mut buffers = Self { entries, memory, sizes, tail: 0 };
+        for index in 0..sizes.count {
             buffers.append(index);
         }
         let address = entries.addr() as u64;
         // SAFETY:
-        // - `entries` is page-aligned, holds `BUFFERS_COUNT` entries and is never freed.
-        // - Each entry names `BUFFER_SIZE` bytes of `memory`, never freed either.
-        unsafe { submitter.register_buf_ring_with_flags(address, BUFFERS_COUNT, GROUP, 0)? };
+        // - `entries` is page-aligned, holds `sizes.count` entries and is never freed.
+        // - Each entry names `sizes.size` bytes of `memory`, never freed either.
+        unsafe { submitter.register_buf_ring_with_flags(address, sizes.count, GROUP, 0)? };
         Ok(buffers)
     }
 
     fn lend(&mut self, index: u16, len: u32) -> Buffer {
-        assert!(index < BUFFERS_COUNT && len <= BUFFER_SIZE, "the kernel names a buffer of ours");
+        let BufferSizes { count, size } = self.sizes;
+        assert!(index < count && len <= size, "the kernel names a buffer of ours");
         Buffer { index, len }
     }
 
     fn bytes(&self, buffer: &Buffer) -> &[u8] {
-        let offset = usize::from(buffer.index) * BUFFER_SIZE as usize;
+        let offset = usize::from(buffer.index) * self.sizes.size as usize;
         // SAFETY:
         // - `lend` checked the index: the offset lies in the allocation.
         let first = unsafe { self.memory.add(offset) };
@@ -285,17 +325,17 @@ impl Buffers {
 
     /// Gives the buffer of this index to the kernel.
     fn append(&mut self, index: u16) {
-        let place = usize::from(self.tail & (BUFFERS_COUNT - 1));
+        let place = usize::from(self.tail & (self.sizes.count - 1));
         // SAFETY:
-        // - `place` is below `BUFFERS_COUNT`: it lies in the allocation.
+        // - `place` is below the count: it lies in the allocation.
         let entry = unsafe { self.entries.add(place) };
         // SAFETY:
         // - The kernel reads entries up to the tail only, and this one lies at it: each buffer is
         //   given back once, so what stood here was consumed.
         let entry = unsafe { &mut *entry };
-        let offset = usize::from(index) * BUFFER_SIZE as usize;
+        let offset = usize::from(index) * self.sizes.size as usize;
         entry.set_addr((self.memory.addr() + offset) as u64);
-        entry.set_len(BUFFER_SIZE);
+        entry.set_len(self.sizes.size);
         entry.set_bid(index);
         self.tail = self.tail.wrapping_add(1);
         // SAFETY:
@@ -310,9 +350,9 @@ impl Buffers {
 
 /// Zeroed bytes on a page boundary, for the rest of the process's life.
 fn allocate(size: usize) -> *mut u8 {
-    let layout = Layout::from_size_align(size, PAGE_SIZE).expect("sizes are constants");
+    let layout = Layout::from_size_align(size, PAGE_SIZE).expect("sizes are small");
     // SAFETY:
-    // - The size is not zero: counts and sizes are constants above zero.
+    // - The size is not zero: counts and sizes are above zero.
     let memory = unsafe { alloc_zeroed(layout) };
     if memory.is_null() {
         handle_alloc_error(layout);
@@ -345,7 +385,7 @@ mod tests {
     #[test]
     fn a_connection_is_accepted_received_from_and_answered() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut ring = Ring::new().unwrap();
+        let mut ring = Ring::new(BufferSizes { count: 8, size: 4096 }).unwrap();
         ring.accept(listener.as_fd()).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let accepted = collect(&mut ring, 1).remove(0);
@@ -371,5 +411,24 @@ mod tests {
         let ended = collect(&mut ring, 1).remove(0);
         assert!(matches!(ended.event, Event::Ended));
         assert!(!ended.more);
+    }
+
+    #[test]
+    fn a_connection_is_made_or_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address: &'static Address =
+            Box::leak(Box::new(Address::tcp(listener.local_addr().unwrap())));
+        let mut ring = Ring::new(BufferSizes { count: 8, size: 4096 }).unwrap();
+        let socket = address.socket().unwrap();
+        ring.connect(socket.as_fd(), address, 3).unwrap();
+        let connected = collect(&mut ring, 1).remove(0);
+        assert_eq!(connected.token, Token::new(Kind::Connect, 3));
+        assert!(matches!(connected.event, Event::Connected));
+
+        drop(listener);
+        let socket = address.socket().unwrap();
+        ring.connect(socket.as_fd(), address, 3).unwrap();
+        let refused = collect(&mut ring, 1).remove(0);
+        assert!(matches!(refused.event, Event::Failed(libc::ECONNREFUSED)));
     }
 }

@@ -1,13 +1,21 @@
-//! Keys to ask for, and the bodies that are right for them, from files.
+//! Keys to ask for, and the bodies that are right for them: from files, or made up.
+//!
+//! A made-up record is as good as its key: anyone who knows the key, the version and the size can
+//! tell whether a body is right.
+//!
+//! ```text
+//! {"key":"key-00000042","version":3,"fill":"xxxxxxxx..."}
+//! ```
 
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
 /// Keys in the order of the file; where the file has values, the body of each.
+#[derive(Debug, Default)]
 pub(crate) struct Records {
     pub(crate) keys: Vec<String>,
     /// Empty, or one a key: the JSON text of its value.
@@ -58,6 +66,37 @@ impl Records {
         }
         Ok(records)
     }
+
+    /// The first `count` made-up keys, without bodies.
+    pub(crate) fn generated(count: u32) -> Self {
+        Self { keys: (0..count).map(generated_key).collect(), bodies: Vec::new() }
+    }
+}
+
+/// The made-up key of this number.
+fn generated_key(number: u32) -> String {
+    format!("key-{number:08}")
+}
+
+/// The value of a made-up key, `size` bytes, or a few more where that is too few for its fields.
+fn generated_value(key: &str, version: u64, size: usize) -> String {
+    let fields = format!("{{\"key\":\"{key}\",\"version\":{version},\"fill\":\"\"}}");
+    let fill = "x".repeat(size.saturating_sub(fields.len()));
+    format!("{}{fill}\"}}", &fields[..fields.len() - 2])
+}
+
+/// Writes `count` made-up records as lines that `pelton import` reads.
+pub(crate) fn write_generated(
+    output: &mut impl Write,
+    count: u32,
+    version: u64,
+    value_size: usize,
+) -> io::Result<()> {
+    for key in (0..count).map(generated_key) {
+        let value = generated_value(&key, version, value_size);
+        writeln!(output, "{{\"key\":\"{key}\",\"value\":{value}}}")?;
+    }
+    output.flush()
 }
 
 #[cfg(test)]
@@ -89,5 +128,16 @@ mod tests {
     #[test]
     fn an_empty_file_is_refused() {
         assert!(Records::parse("".as_bytes(), false).is_err());
+    }
+
+    #[test]
+    fn generated_records_are_read_back_in_their_size() {
+        let mut text = Vec::new();
+        write_generated(&mut text, 3, 7, 100).unwrap();
+        let records = Records::parse(&text[..], true).unwrap();
+        assert_eq!(records.keys, ["key-00000000", "key-00000001", "key-00000002"]);
+        assert!(records.bodies.iter().all(|body| body.len() == 100));
+        assert!(records.bodies[2].starts_with(b"{\"key\":\"key-00000002\",\"version\":7,"));
+        assert_eq!(generated_value("k", 1, 0), "{\"key\":\"k\",\"version\":1,\"fill\":\"\"}");
     }
 }
