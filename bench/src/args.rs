@@ -31,7 +31,8 @@ pub(crate) struct Traffic {
     pub(crate) distribution: Distribution,
     /// Compare bodies: with the values of the records, or with the key and version in those that
     /// `data` writes (pattern); a version must never fall.
-    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "records")]
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true,
+          default_missing_value = "records")]
     pub(crate) verify: Option<Verify>,
     /// What draws keys and kinds.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -72,8 +73,8 @@ impl Traffic {
             None => false,
         };
         if lacks {
-            let needs = "--verify needs records with values (--keys FILE.jsonl), and --verify \
-                         pattern needs keys";
+            let needs = "--verify needs records with values (--keys FILE.jsonl), and \
+                         --verify=pattern needs keys";
             return Err(io::Error::other(needs));
         }
         Ok(records)
