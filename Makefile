@@ -7,15 +7,16 @@ PELTON := target/release/pelton
 BENCH := target/release/pelton-bench
 DATA := data/cities.jsonl.gz
 
-# What `make bench-floor` compares, and how.
-FLOOR = $(BENCH) floor --listen 127.0.0.1:{port} --reply-size 127
-CANDIDATE = $(PELTON) serve --set server.listen=127.0.0.1:{port} --set admin.listen=off
+# What `make bench-floor` and `make bench-quick` compare, and how.
+FLOOR = $(BENCH) floor --listen 127.0.0.1:{port} --reply-size
+CANDIDATE = $(PELTON) serve --set server.listen=127.0.0.1:{port} --set admin.listen=off \
+	--set cache.memory=1GiB
 RATE = 60000
 PIPELINE = 1
 PAIRS = 15
 
 .DEFAULT_GOAL := help
-.PHONY: help host run test check sim bench-floor instructions clean
+.PHONY: help host run test check sim bench-floor bench-quick instructions clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,17 +50,44 @@ sim: host ## Simulate: SEED= runs one seed, SEEDS= that many, TICKS= says how lo
 bench-floor: host ## Measure CPU a request above the fixed-reply server. RATE= PIPELINE= PAIRS=
 	cargo build --release -p pelton -p pelton-bench
 	$(PELTON) import --if-empty $(DATA)
-	$(BENCH) compare --baseline '$(FLOOR)' --candidate '$(CANDIDATE)' --margin-us 0.7 \
+	$(BENCH) compare --baseline '$(FLOOR) 127' --candidate '$(CANDIDATE)' --margin-us 0.7 \
 		--keys $(DATA) --verify --rate $(RATE) --pipeline $(PIPELINE) --pairs $(PAIRS)
 
+# Four scenarios of 15 short rounds each, in a minute and a half; bench-floor takes its time.
+QUICK = $(BENCH) compare --margin-us 0.7 --window 0.35 --candidate
+LARGE = target/bench-16k
+bench-quick: host ## Compare with the floor, quickly: Zipf, 16 a batch, churn, values of 16 KiB.
+	cargo build --release -p pelton -p pelton-bench
+	@$(PELTON) import --if-empty $(DATA)
+	@mkdir -p $(LARGE)
+	@test -s $(LARGE)/data.jsonl || $(BENCH) data --count 2000 --value-size 16384 > $(LARGE)/data.jsonl
+	@$(PELTON) import --if-empty $(LARGE)/data.jsonl --set origin.path=$(LARGE)/store.redb
+	@echo "== keep-alive, Zipf 0.99" && $(QUICK) '$(CANDIDATE)' --baseline '$(FLOOR) 127' \
+		--keys $(DATA) --distribution zipf:0.99 --rate 30k || test $$? = 3
+	@echo "== 16 a batch" && $(QUICK) '$(CANDIDATE)' --baseline '$(FLOOR) 127' \
+		--keys $(DATA) --distribution zipf:0.99 --rate 250k --pipeline 16 || test $$? = 3
+	@echo "== churn, 10 requests a connection" && $(QUICK) '$(CANDIDATE)' \
+		--baseline '$(FLOOR) 127 --close-after 10' \
+		--keys $(DATA) --distribution zipf:0.99 --rate 15k --churn 10 || test $$? = 3
+	@echo "== values of 16 KiB" && $(QUICK) '$(CANDIDATE) --set origin.path=$(LARGE)/store.redb' \
+		--baseline '$(FLOOR) 16384' \
+		--keys-count 2000 --verify=pattern --distribution zipf:0.99 --rate 20k || test $$? = 3
+
 # The difference of two runs: what they have in common, the start above all, cancels out.
-instructions: host ## Count the server's own instructions a hit; needs Debian's valgrind.
+instructions: host ## Count the server's own instructions a hit; fails 3% above the committed figure.
 	@command -v valgrind >/dev/null || { echo "Missing: apt-get install valgrind" >&2; exit 1; }
 	cargo build --release -p pelton-bench
 	@for requests in 200000 700000; do \
 		valgrind --tool=callgrind --callgrind-out-file=/dev/null $(BENCH) replay --keys $(DATA) \
 			--requests $$requests 2>&1 | awk '/Collected/ { print $$4 }'; \
-	done | awk 'NR == 1 { few = $$1 } NR == 2 { printf "%.0f instructions a hit\n", ($$1 - few) / 500000 }'
+	done | awk -v committed=$$(cat bench/instructions-a-hit) ' \
+		NR == 1 { few = $$1 } \
+		NR == 2 { hit = ($$1 - few) / 500000 } \
+		END { \
+			if (hit <= 0) { print "no figure"; exit 1 } \
+			printf "%.0f instructions a hit, %d committed\n", hit, committed; \
+			if (hit > committed * 1.03) { print "more than 3% above the committed figure"; exit 1 } \
+		}'
 
 clean: ## Remove what was built. The store under pelton-data stays.
 	cargo clean
