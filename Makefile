@@ -16,10 +16,10 @@ PIPELINE = 1
 PAIRS = 15
 
 .DEFAULT_GOAL := help
-.PHONY: help host run test check sim bench-floor bench-quick instructions clean
+.PHONY: help host run test check sim bench-floor bench-quick second-opinion instructions clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 host:
 	@.ci/host
@@ -72,6 +72,21 @@ bench-quick: host ## Compare with the floor, quickly: Zipf, 16 a batch, churn, v
 	@echo "== values of 16 KiB" && $(QUICK) '$(CANDIDATE) --set origin.path=$(LARGE)/store.redb' \
 		--baseline '$(FLOOR) 16384' \
 		--keys-count 2000 --verify=pattern --distribution zipf:0.99 --rate 20k || test $$? = 3
+
+# wrk2 calls itself wrk; the flag --rate tells them apart. wrk has closed loops only.
+URL = http://127.0.0.1:8080/lookup/2643743
+second-opinion: host ## Load URL= with pelton-bench, and with wrk2 or wrk where one is installed. RATE=
+	cargo build --release -p pelton-bench
+	@for wrk in wrk2 wrk; do \
+		if $$wrk --help 2>&1 | grep -q -- --rate; then \
+			$(BENCH) load -t1 -c16 -d20s -R$(RATE) -L $(URL) && \
+			exec $$wrk -t1 -c16 -d20s -R$(RATE) -L $(URL); exit; \
+		fi; \
+	done; \
+	echo "wrk2 is not installed: closed loops over one connection"; \
+	$(BENCH) load -t1 -c1 -d5s --warmup 0 -L $(URL) | grep -v '^ .*[0-9]  ' ; \
+	if command -v wrk >/dev/null; then wrk -t1 -c1 -d5s --latency $(URL); \
+	else echo "wrk is not installed either: apt-get install wrk"; fi
 
 # The difference of two runs: what they have in common, the start above all, cancels out.
 instructions: host ## Count the server's own instructions a hit; fails 3% above the committed figure.
