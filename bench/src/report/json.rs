@@ -86,11 +86,11 @@ fn distribution(histogram: &Histogram<u64>) -> Value {
     let moments = Moments::of(histogram);
     let mut fields = serde_json::Map::new();
     fields.insert("count".to_owned(), histogram.len().into());
-    fields.insert("mean".to_owned(), moments.mean_us.into());
-    fields.insert("deviation".to_owned(), moments.deviation_us.into());
+    fields.insert("mean".to_owned(), moments.mean.into());
+    fields.insert("deviation".to_owned(), moments.deviation.into());
     for (name, quantile) in QUANTILES {
         fields.insert(name.to_owned(), histogram.value_at_quantile(quantile).into());
     }
-    fields.insert("max".to_owned(), moments.max_us.into());
+    fields.insert("max".to_owned(), moments.max.into());
     Value::Object(fields)
 }

@@ -53,8 +53,8 @@ pub(super) fn text(histogram: &Histogram<u64>, moments: Moments) -> String {
         writeln!(text, "{value_ms:12.3} {share:12.6} {:12} {inverse:12.2}", row.count)
     };
     rows(histogram).iter().try_for_each(&mut line).expect("a string grows");
-    let (mean_ms, deviation_ms) = (moments.mean_us / 1e3, moments.deviation_us / 1e3);
-    let max_ms = moments.max_us / 1e3;
+    let (mean_ms, deviation_ms) = (moments.mean / 1e3, moments.deviation / 1e3);
+    let max_ms = moments.max / 1e3;
     let total = histogram.len();
     let (buckets, sub_buckets) = buckets(histogram);
     text.push_str(&format!(
@@ -77,12 +77,12 @@ fn buckets(histogram: &Histogram<u64>) -> (u32, u64) {
     (buckets, sub_buckets)
 }
 
-/// What is said of a distribution beside its percentiles, microseconds.
+/// What is said of a distribution beside its percentiles, in its own unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Moments {
-    pub(crate) mean_us: f64,
-    pub(crate) deviation_us: f64,
-    pub(crate) max_us: f64,
+    pub(crate) mean: f64,
+    pub(crate) deviation: f64,
+    pub(crate) max: f64,
     /// Percent of the values that are within one deviation of the mean.
     pub(crate) within_percent: f64,
 }
@@ -92,19 +92,19 @@ impl Moments {
         if histogram.is_empty() {
             return Self::default();
         }
-        let (mean_us, deviation_us) = (histogram.mean(), histogram.stdev());
+        let (mean, deviation) = (histogram.mean(), histogram.stdev());
         let within: u64 = histogram
             .iter_recorded()
             .filter(|bucket| {
                 let value = histogram.median_equivalent(bucket.value_iterated_to()) as f64;
-                (value - mean_us).abs() <= deviation_us
+                (value - mean).abs() <= deviation
             })
             .map(|bucket| bucket.count_at_value())
             .sum();
         Self {
-            mean_us,
-            deviation_us,
-            max_us: histogram.lowest_equivalent(histogram.max()) as f64,
+            mean,
+            deviation,
+            max: histogram.lowest_equivalent(histogram.max()) as f64,
             within_percent: 100.0 * within as f64 / histogram.len() as f64,
         }
     }
@@ -121,9 +121,9 @@ impl Moments {
         let deviation = (squares / (count - 1.0).max(1.0)).sqrt();
         let within = samples.iter().filter(|sample| (*sample - mean).abs() <= deviation).count();
         Self {
-            mean_us: mean,
-            deviation_us: deviation,
-            max_us: samples.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            mean,
+            deviation,
+            max: samples.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             within_percent: 100.0 * within as f64 / count,
         }
     }
@@ -168,10 +168,10 @@ mod tests {
     #[test]
     fn moments_are_those_of_the_values() {
         let moments = Moments::of(&histogram(&[10, 10, 10, 10, 60]));
-        assert_eq!((moments.mean_us, moments.deviation_us, moments.max_us), (20.0, 20.0, 60.0));
+        assert_eq!((moments.mean, moments.deviation, moments.max), (20.0, 20.0, 60.0));
         assert_eq!(moments.within_percent, 80.0);
         let moments = Moments::of_samples(&[1.0, 2.0, 3.0]);
-        assert_eq!((moments.mean_us, moments.deviation_us, moments.max_us), (2.0, 1.0, 3.0));
+        assert_eq!((moments.mean, moments.deviation, moments.max), (2.0, 1.0, 3.0));
         assert_eq!(moments.within_percent, 100.0);
     }
 

@@ -88,9 +88,9 @@ fn write_text(out: &mut String, summary: &Summary<'_>) -> std::fmt::Result {
         writeln!(
             out,
             "    {label:<10}{}{}{}{:8.2}%",
-            format(moments.mean_us, 8),
-            format(moments.deviation_us, 10),
-            format(moments.max_us, 9),
+            format(moments.mean, 8),
+            format(moments.deviation, 10),
+            format(moments.max, 9),
             moments.within_percent
         )?;
     }
@@ -193,18 +193,8 @@ mod tests {
             threads: 2,
             connections: 32,
             calibrations: vec![(ms(0.828), every), (ms(0.912), every)],
-            latency: Moments {
-                mean_us: 905.4,
-                deviation_us: 393.06,
-                max_us: 4840.0,
-                within_percent: 63.73,
-            },
-            rate: Moments {
-                mean_us: 1_060.0,
-                deviation_us: 564.71,
-                max_us: 1_780.0,
-                within_percent: 69.15,
-            },
+            latency: Moments { mean: 905.4, deviation: 393.06, max: 4840.0, within_percent: 63.73 },
+            rate: Moments { mean: 1_060.0, deviation: 564.71, max: 1_780.0, within_percent: 69.15 },
             distribution: Some(&distribution),
             uncorrected: None,
             requests: 48_971,
