@@ -89,8 +89,8 @@ second-opinion: host ## Load URL= with pelton-bench, and with wrk2 or wrk where 
 	else echo "wrk is not installed either: apt-get install wrk"; fi
 
 # The difference of two runs: what they have in common, the start above all, cancels out.
-instructions: host ## Count the server's own instructions a hit; fails 3% above the committed figure.
-	@command -v valgrind >/dev/null || { echo "Missing: apt-get install valgrind" >&2; exit 1; }
+instructions: ## Count the server's own instructions a hit; fails 3% above the committed figure.
+	@.ci/host --install valgrind
 	cargo build --release -p pelton-bench
 	@for requests in 200000 700000; do \
 		valgrind --tool=callgrind --callgrind-out-file=/dev/null $(BENCH) replay --keys $(DATA) \
