@@ -1,8 +1,7 @@
 //! Flags that several commands share: what is asked for, and over how many connections.
 
-use crate::load::Stream;
 use crate::report::parse_count;
-use crate::traffic::{Distribution, Keys, Mix, Recipe, Records, Requests, Verify};
+use crate::traffic::{Distribution, Recipe, Records, Requests, Verify};
 use clap::Args;
 use std::io;
 use std::path::PathBuf;
@@ -39,26 +38,6 @@ pub(crate) struct Traffic {
     pub(crate) seed: u64,
 }
 
-/// What differs from one sequence to another.
-pub(crate) struct Form<'a> {
-    pub(crate) method: &'a str,
-    pub(crate) path: &'a str,
-    pub(crate) host: &'a str,
-    pub(crate) headers: &'a [String],
-    pub(crate) body: Option<&'a str>,
-    pub(crate) cold: &'a [String],
-    pub(crate) mix: Mix,
-    pub(crate) seed: u64,
-}
-
-impl<'a> Form<'a> {
-    /// Plain GETs.
-    pub(crate) const fn get(path: &'a str, host: &'a str) -> Self {
-        let (headers, cold) = (&[], &[]);
-        Self { method: "GET", path, host, headers, body: None, cold, mix: Mix::HITS, seed: 0 }
-    }
-}
-
 impl Traffic {
     /// The keys, and the values where there are some.
     pub(crate) fn records(&self) -> io::Result<Records> {
@@ -86,43 +65,20 @@ impl Traffic {
         if asks_for_keys && matches!(path, "" | "/") { LOOKUP_PATH } else { path }
     }
 
-    /// The sequence of requests.
-    pub(crate) fn requests(&self, form: &Form<'_>, records: &Records) -> io::Result<Requests> {
+    /// The sequence of requests by `recipe`, where the flags say nothing else.
+    pub(crate) fn requests(&self, recipe: Recipe<'_>) -> io::Result<Requests> {
         let portion = self.churn.unwrap_or(self.pipeline);
+        if !portion.is_multiple_of(self.pipeline) {
+            let error = "--churn has to be a multiple of --pipeline: batches are sent whole";
+            return Err(io::Error::other(error));
+        }
         let recipe = Recipe {
-            method: form.method,
-            path: form.path,
-            host: form.host,
-            headers: form.headers,
-            body: form.body,
-            keys: Keys { known: &records.keys, cold: form.cold },
             distribution: self.distribution,
-            mix: form.mix,
-            seed: self.seed.wrapping_add(form.seed),
+            seed: self.seed.wrapping_add(recipe.seed),
             portion: portion as usize,
             closing: self.churn.is_some(),
-            count: None,
+            ..recipe
         };
         Requests::new(&recipe).map_err(io::Error::other)
-    }
-
-    /// A stream that sends them.
-    pub(crate) fn stream<'a>(
-        &self,
-        requests: &'a Requests,
-        records: &'a Records,
-        connections: usize,
-        rate: Option<f64>,
-    ) -> Stream<'a> {
-        Stream {
-            name: "all",
-            connections,
-            rate,
-            pipeline: self.pipeline as usize,
-            requests,
-            first_request: 0,
-            verify: self.verify.map(|verify| (verify, records)),
-            bodiless: false,
-        }
     }
 }

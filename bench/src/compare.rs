@@ -13,13 +13,12 @@
 )]
 
 use crate::address::Address;
-use crate::args::Form;
 use crate::load::{BUFFERS, Outcome, Plan, Stream, Until, Wire, Worker};
 use crate::procfs::{self, Steal, Usage};
 use crate::report::BUSY_MAX;
 use crate::ring::Ring;
 use crate::statistics::Estimate;
-use crate::traffic::{Distribution, Keys, Mix, Recipe, Records, Requests, Verify};
+use crate::traffic::{Distribution, Keys, Recipe, Records, Requests, Verify};
 use crate::{CompareArgs, pin};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -49,7 +48,10 @@ const NAMES: [&str; 3] = ["baseline", "candidate", "twin"];
 pub(crate) fn run(args: &CompareArgs) -> io::Result<ExitCode> {
     let records = args.traffic.records()?;
     let path = args.traffic.path(if records.keys.is_empty() { &args.path } else { "" });
-    let requests = args.traffic.requests(&Form::get(path, HOST), &records)?;
+    let requests = args.traffic.requests(Recipe {
+        keys: Keys { known: &records.keys, cold: &[] },
+        ..Recipe::get(path, HOST)
+    })?;
     let commands = [&args.baseline, &args.candidate, &args.baseline];
     pin(args.server_cpu)?;
     let servers = [0_u16, 1, 2].map(|index| {
@@ -120,18 +122,10 @@ fn warm_up(
     records: &Records,
 ) -> io::Result<()> {
     let requests = Requests::new(&Recipe {
-        method: "GET",
-        path: args.traffic.path(""),
-        host: HOST,
-        headers: &[],
-        body: None,
         keys: Keys { known: &records.keys, cold: &[] },
         distribution: Distribution::Sequential,
-        mix: Mix::HITS,
-        seed: 0,
-        portion: 1,
-        closing: false,
         count: Some(records.keys.len()),
+        ..Recipe::get(args.traffic.path(""), HOST)
     });
     let requests = requests.map_err(io::Error::other)?;
     let verify = args.traffic.verify.map(|verify| (verify, records));

@@ -1,10 +1,10 @@
 //! `pelton-bench load`: flags of wrk2 and some more, to a plan, to a report.
 
 use crate::address::Address;
-use crate::args::{Form, Traffic};
+use crate::args::Traffic;
 use crate::load::{self, Plan, Stream, Until};
 use crate::report::{self, Run, Slo, parse_count, parse_duration, parse_metric};
-use crate::traffic::{Mix, Records, Requests};
+use crate::traffic::{Keys, Mix, Recipe, Records, Requests};
 use clap::Args;
 use std::io;
 use std::path::PathBuf;
@@ -289,17 +289,15 @@ impl LoadArgs {
         (0..)
             .zip(clients)
             .map(|(seed, client)| {
-                let form = Form {
+                self.traffic.requests(Recipe {
                     method,
-                    path: self.traffic.path(&self.url.path),
-                    host: &authority,
                     headers: &client.headers,
                     body: body.as_deref(),
-                    cold: &cold,
+                    keys: Keys { known: &records.keys, cold: &cold },
                     mix: self.mix(),
                     seed,
-                };
-                self.traffic.requests(&form, records)
+                    ..Recipe::get(self.traffic.path(&self.url.path), &authority)
+                })
             })
             .collect()
     }
@@ -315,8 +313,13 @@ impl LoadArgs {
             .zip(sequences)
             .map(|(client, requests)| Stream {
                 name: client.name,
+                connections: client.connections as usize,
+                rate: client.rate,
+                pipeline: self.traffic.pipeline as usize,
+                requests,
+                first_request: 0,
+                verify: self.traffic.verify.map(|verify| (verify, records)),
                 bodiless: self.method.as_deref() == Some("HEAD"),
-                ..self.traffic.stream(requests, records, client.connections as usize, client.rate)
             })
             .collect()
     }

@@ -113,3 +113,25 @@ fn tenants_send_at_their_own_rates() {
     assert!(printed.contains("\ntenant gold") && printed.contains("\ntenant tin"), "{printed}");
     assert!(printed.contains("\n  150 requests in"), "{printed}");
 }
+
+#[test]
+fn a_unix_socket_is_loaded_like_any_other() {
+    let fixture = Fixture::empty();
+    let path = fixture.path("socket");
+    let path = path.to_str().unwrap();
+    let mut floor = Command::new(process::binary().with_file_name("pelton-bench"))
+        .args(["floor", "--listen", &format!("unix:{path}"), "--close-after", "5"])
+        .spawn()
+        .unwrap();
+    let arguments =
+        ["load", "-t1", "-c2", "-d200ms", "-R500", "--churn", "5", "--unix", path, "http://floor/"];
+    let output = (0..1_000)
+        .map(|_| bench(&arguments))
+        .find(|output| output.status.code() != Some(6))
+        .unwrap();
+    floor.kill().unwrap();
+    floor.wait().unwrap();
+    let printed = text(&output);
+    assert!(printed.contains("\n  100 requests in"), "{printed}");
+    assert!(printed.contains("read 0, write 0, timeout 0, unanswered 0, unsent 0"), "{printed}");
+}

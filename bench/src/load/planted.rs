@@ -14,7 +14,7 @@ use super::link::Link;
 use super::{Outcome, Plan, Stream, Until, Worker};
 use crate::address::Address;
 use crate::ring::{Buffer, Completion, Event, Kind, Token};
-use crate::traffic::{Distribution, Keys, Mix, Recipe, Records, Requests, Verify};
+use crate::traffic::{Keys, Recipe, Records, Requests, Verify};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -180,18 +180,10 @@ impl Default for Case {
 impl Case {
     fn run(&self, behaviour: impl FnMut(u64, Duration) -> Answer + 'static) -> Outcome {
         let requests = Requests::new(&Recipe {
-            method: "GET",
-            path: "/{key}",
-            host: "h",
-            headers: &[],
-            body: None,
             keys: Keys { known: &self.records.keys, cold: &[] },
-            distribution: Distribution::Uniform,
-            mix: Mix::HITS,
-            seed: 1,
             portion: self.pipeline,
-            closing: false,
             count: Some(self.pipeline),
+            ..Recipe::get("/{key}", "h")
         })
         .unwrap();
         let address = Address::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));

@@ -4,7 +4,7 @@
 
 use super::{Outcome, Plan, Stream, Until, run};
 use crate::address::Address;
-use crate::traffic::{Distribution, Keys, Mix, Recipe, Requests};
+use crate::traffic::{Recipe, Requests};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -44,21 +44,8 @@ fn serve(reply: &'static [u8], closes_after: usize) -> (&'static Address, Arc<Mu
 }
 
 fn requests(portion: usize, closing: bool, headers: &[String]) -> Requests {
-    Requests::new(&Recipe {
-        method: "GET",
-        path: "/x",
-        host: "h",
-        headers,
-        body: None,
-        keys: Keys { known: &[], cold: &[] },
-        distribution: Distribution::Uniform,
-        mix: Mix::HITS,
-        seed: 1,
-        portion,
-        closing,
-        count: Some(120),
-    })
-    .unwrap()
+    Requests::new(&Recipe { headers, portion, closing, count: Some(120), ..Recipe::get("/x", "h") })
+        .unwrap()
 }
 
 fn stream(requests: &Requests, pipeline: usize) -> Stream<'_> {

@@ -65,6 +65,26 @@ pub(crate) struct Recipe<'a> {
     pub(crate) count: Option<usize>,
 }
 
+impl<'a> Recipe<'a> {
+    /// Plain GETs, one at a time.
+    pub(crate) const fn get(path: &'a str, host: &'a str) -> Self {
+        Self {
+            method: "GET",
+            path,
+            host,
+            headers: &[],
+            body: None,
+            keys: Keys { known: &[], cold: &[] },
+            distribution: Distribution::Uniform,
+            mix: Mix::HITS,
+            seed: 0,
+            portion: 1,
+            closing: false,
+            count: None,
+        }
+    }
+}
+
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
@@ -278,20 +298,8 @@ mod tests {
     const NONE: Keys<'_> = Keys { known: &[], cold: &[] };
 
     fn recipe<'a>(path: &'a str, keys: Keys<'a>) -> Recipe<'a> {
-        Recipe {
-            method: "GET",
-            path,
-            host: "h",
-            headers: &[],
-            body: None,
-            keys,
-            distribution: Distribution::Sequential,
-            mix: Mix::HITS,
-            seed: 1,
-            portion: 1,
-            closing: false,
-            count: Some(1),
-        }
+        let distribution = Distribution::Sequential;
+        Recipe { keys, distribution, seed: 1, count: Some(1), ..Recipe::get(path, "h") }
     }
 
     fn text(requests: &Requests) -> &str {

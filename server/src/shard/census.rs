@@ -60,11 +60,6 @@ impl<R: Ring> Shard<R> {
         &self.ring
     }
 
-    /// The ring, for the tests that simulate it.
-    pub fn ring_mut(&mut self) -> &mut R {
-        &mut self.ring
-    }
-
     /// Asserts what must hold of every connection between two turns.
     ///
     /// # Panics
