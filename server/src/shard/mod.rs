@@ -211,7 +211,12 @@ impl<R: Ring> Shard<R> {
         if self.peers.has_mail() || (!stalled && self.link.has_mail()) {
             return Instant::ZERO;
         }
-        self.now + if stalled || !self.ready.is_empty() { STARVED_WAIT } else { WAIT }
+        let wait = if stalled || !self.ready.is_empty() { STARVED_WAIT } else { WAIT };
+        // An accept that failed is tried again in time even if nothing else happens.
+        let idle = self.listeners.iter().filter(|listener| !listener.armed);
+        let retry_at = idle.map(|listener| listener.retry_at).min();
+        let retry_at = retry_at.filter(|_| self.draining_since.is_none());
+        (self.now + wait).min(retry_at.unwrap_or(slots::NEVER))
     }
 
     /// Arms what must always be armed, and wakes those who sleep on what we have sent.
