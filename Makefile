@@ -43,8 +43,9 @@ check: host ## Check format, lints and the house rules; dependencies too, where 
 	@if cargo deny --version 2>/dev/null; then cargo deny check; \
 		else echo "skipped: cargo deny check (cargo-deny is not installed)"; fi
 
-sim: host ## Simulate: SEED= runs one seed, SEEDS= that many, TICKS= says how long.
-	cargo test -p pelton-tests --test simulate -- --nocapture
+sim: host ## Simulate: SEED= runs one seed, SEEDS= that many, TIME= as many as fit; TICKS= each.
+	@cargo build --profile sim -p pelton-tests --bin simulate
+	@SEED=$(SEED) SEEDS=$(SEEDS) TIME=$(TIME) TICKS=$(TICKS) target/sim/simulate
 
 # Replies of the floor server have the mean size of those of the real data.
 bench-floor: host ## Measure CPU a request above the fixed-reply server. RATE= PIPELINE= PAIRS=

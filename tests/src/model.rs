@@ -41,11 +41,23 @@ pub struct Model {
     value_size_max: usize,
     large_share: u64,
     ages: Ages,
-    /// For each key, when each version but the newest was replaced.
-    replaced: Vec<Vec<Instant>>,
-    /// ETags that clients have met, by key and version.
-    etags: BTreeMap<(KeyNumber, usize), String>,
+    keys: Vec<Key>,
 }
+
+/// A key and what happened to its value.
+#[derive(Debug)]
+struct Key {
+    bytes: Box<[u8]>,
+    /// A target that asks for it, with no more escapes than it takes.
+    target: Box<[u8]>,
+    /// When each version but the newest was replaced.
+    replaced: Vec<Instant>,
+    /// ETags that clients have met, by version.
+    etags: BTreeMap<usize, Tag>,
+}
+
+/// An ETag without its quotes: 16 hex digits.
+pub type Tag = u64;
 
 impl Model {
     /// A model of `keys_count` keys, the values of which have at most `value_size_max` bytes;
@@ -58,31 +70,49 @@ impl Model {
         large_share: u64,
         ages: Ages,
     ) -> Self {
-        let replaced = (0..keys_count).map(|_| Vec::new()).collect();
-        Self { seed, value_size_max, large_share, ages, replaced, etags: BTreeMap::new() }
+        let mut model = Self { seed, value_size_max, large_share, ages, keys: Vec::new() };
+        for key in 0..keys_count {
+            let bytes = model.draw_key(key).into_boxed_slice();
+            let mut target = b"/lookup/".to_vec();
+            for byte in &bytes {
+                if is_unreserved(*byte) {
+                    target.push(*byte);
+                } else {
+                    escape(&mut target, *byte, UPPER);
+                }
+            }
+            let (target, replaced) = (target.into_boxed_slice(), Vec::new());
+            model.keys.push(Key { bytes, target, replaced, etags: BTreeMap::new() });
+        }
+        model
     }
 
     /// How many keys there are.
     #[must_use]
     pub fn keys_count(&self) -> u32 {
-        u32::try_from(self.replaced.len()).expect("keys are counted in 32 bits")
+        u32::try_from(self.keys.len()).expect("keys are counted in 32 bits")
     }
 
     fn draw(&self, key: KeyNumber, what: u64) -> u64 {
         mix(self.seed ^ mix(u64::from(key) << 8 | what))
     }
 
-    /// The key's bytes, at most 512. Some hold bytes that must be escaped, some are long.
-    #[must_use]
-    pub fn key(&self, key: KeyNumber) -> Vec<u8> {
+    /// At most 512 bytes. Some keys hold bytes that must be escaped, some are long.
+    fn draw_key(&self, key: KeyNumber) -> Vec<u8> {
         let mut bytes = format!("key-{key}").into_bytes();
         match self.draw(key, 0) % 8 {
             0 => bytes.extend(b" /?%#\xff\x00\r\n"),
-            1 => bytes.resize(512, b'x'),
+            1 if key.is_multiple_of(4) => bytes.resize(512, b'x'),
             2 => bytes.extend("-\u{fc}ber".bytes()),
             _ => {}
         }
         bytes
+    }
+
+    /// The key's bytes.
+    #[must_use]
+    pub fn key(&self, key: KeyNumber) -> &[u8] {
+        &self.keys[key as usize].bytes
     }
 
     /// The number of a key.
@@ -94,21 +124,20 @@ impl Model {
         (key < self.keys_count() && self.key(key) == bytes).then_some(key)
     }
 
-    /// A target that asks for the key: what must be escaped is, anything else may be.
-    #[must_use]
-    pub fn target(&self, key: KeyNumber, prng: &mut Prng) -> Vec<u8> {
-        let mut target = b"/lookup/".to_vec();
+    /// Writes a target that asks for the key: what must be escaped is, anything else may be.
+    pub fn write_target(&self, key: KeyNumber, prng: &mut Prng, out: &mut Vec<u8>) {
+        if prng.chance(800) {
+            out.extend(&self.keys[key as usize].target);
+            return;
+        }
+        out.extend(b"/lookup/");
         for byte in self.key(key) {
-            let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-            if unreserved && !prng.chance(20) {
-                target.push(byte);
-            } else if prng.coin() {
-                target.extend(format!("%{byte:02x}").bytes());
+            if is_unreserved(*byte) && !prng.chance(20) {
+                out.push(*byte);
             } else {
-                target.extend(format!("%{byte:02X}").bytes());
+                escape(out, *byte, if prng.coin() { LOWER } else { UPPER });
             }
         }
-        target
     }
 
     /// What the origin says to the key.
@@ -132,22 +161,30 @@ impl Model {
     /// The newest version of the key's value; versions are numbered from 0.
     #[must_use]
     pub fn newest(&self, key: KeyNumber) -> usize {
-        self.replaced[key as usize].len()
+        self.keys[key as usize].replaced.len()
     }
 
     /// Replaces the key's value, if values change at all.
     pub fn replace(&mut self, key: KeyNumber, now: Instant) {
         if self.ages != Ages::Never {
-            self.replaced[key as usize].push(now);
+            self.keys[key as usize].replaced.push(now);
         }
     }
 
     /// Whether a reply to a request of `asked` may still have this version.
     #[must_use]
     pub fn may_serve(&self, key: KeyNumber, version: usize, asked: Instant) -> bool {
-        match (self.ages, self.replaced[key as usize].get(version)) {
-            (_, None) | (Ages::Never, _) => true,
-            (Ages::Within(age), Some(replaced)) => *replaced + age >= asked,
+        version >= self.oldest(key, asked)
+    }
+
+    /// The oldest version that a reply to a request of `asked` may still have.
+    #[must_use]
+    pub fn oldest(&self, key: KeyNumber, asked: Instant) -> usize {
+        match self.ages {
+            Ages::Never => 0,
+            Ages::Within(age) => {
+                self.keys[key as usize].replaced.partition_point(|at| *at + age < asked)
+            }
         }
     }
 
@@ -162,65 +199,99 @@ impl Model {
         let size = match draw / 32 % 16 {
             0 => 0,
             1 => 1,
-            2..=10 => below(200),
+            2..=13 => below(200),
             _ => below(5_000),
         };
         size.min(self.value_size_max)
-    }
-
-    fn word(&self, key: KeyNumber, version: usize, index: usize) -> [u8; 8] {
-        let base = self.draw(key, 4 + version as u64 * 2);
-        mix(base.wrapping_add(index as u64)).to_le_bytes()
     }
 
     /// A version of the key's value.
     #[must_use]
     pub fn value(&self, key: KeyNumber, version: usize) -> Box<[u8]> {
         let size = self.value_size(key, version);
-        let words = (0..size.div_ceil(8)).flat_map(|index| self.word(key, version, index));
-        words.take(size).collect()
+        let base = self.base(key, version);
+        let mut value = vec![0; size.next_multiple_of(8)];
+        for (index, bytes) in value.as_chunks_mut().0.iter_mut().enumerate() {
+            *bytes = word(base, index).to_le_bytes();
+        }
+        value.truncate(size);
+        value.into_boxed_slice()
     }
 
     /// Whether `bytes` lie at `offset` of this version of the key's value.
     #[must_use]
     pub fn agrees(&self, key: KeyNumber, version: usize, offset: usize, bytes: &[u8]) -> bool {
-        let mut word = (usize::MAX, [0; 8]);
-        (offset..).zip(bytes).all(|(at, byte)| {
-            if word.0 != at / 8 {
-                word = (at / 8, self.word(key, version, at / 8));
+        let base = self.base(key, version);
+        let skip = offset % 8;
+        let (first, rest) = bytes.split_at(bytes.len().min((8 - skip) % 8));
+        let (words, last) = rest.as_chunks();
+        let mut index = offset.div_ceil(8);
+        if !word(base, offset / 8).to_le_bytes()[skip..].starts_with(first) {
+            return false;
+        }
+        for bytes in words {
+            if word(base, index) != u64::from_le_bytes(*bytes) {
+                return false;
             }
-            word.1[at % 8] == *byte
-        })
+            index += 1;
+        }
+        word(base, index).to_le_bytes().starts_with(last)
+    }
+
+    fn base(&self, key: KeyNumber, version: usize) -> u64 {
+        self.draw(key, 4 + version as u64 * 2)
     }
 
     /// Remembers the ETag of a version; tells whether it fits what was seen before: one for each
     /// version, and another for each.
-    pub fn learn_etag(&mut self, key: KeyNumber, version: usize, etag: &str) -> bool {
-        let known = self.etags.entry((key, version)).or_insert_with(|| etag.to_owned());
-        *known == etag
+    pub fn learn_etag(&mut self, key: KeyNumber, version: usize, etag: Tag) -> bool {
+        *self.keys[key as usize].etags.entry(version).or_insert(etag) == etag
     }
 
     /// An ETag of the key that some client has met.
     #[must_use]
-    pub fn known_etag(&self, key: KeyNumber, prng: &mut Prng) -> Option<String> {
-        let known: Vec<&String> =
-            self.etags.range((key, 0)..=(key, usize::MAX)).map(|(_, etag)| etag).collect();
-        (!known.is_empty()).then(|| known[prng.index(known.len())].clone())
+    pub fn known_etag(&self, key: KeyNumber, prng: &mut Prng) -> Option<Tag> {
+        let known = &self.keys[key as usize].etags;
+        let newest = *known.last_key_value()?.0;
+        // The newest that was met is the one that most clients would hold.
+        let version = if prng.coin() { newest } else { prng.size(0, newest) };
+        known.range(..=version).next_back().map(|(_, etag)| *etag)
     }
 
-    /// The versions of the key that have this ETag: those it was met with, and those with the same
-    /// value.
+    /// Whether this ETag is that of a version from `oldest` on: of one that it was met with, or of
+    /// one with the same value.
     #[must_use]
-    pub fn versions_of(&self, key: KeyNumber, etag: &str) -> Vec<usize> {
-        let known = self.etags.range((key, 0)..=(key, usize::MAX));
-        let mut known = known.filter(|(_, known)| *known == etag).map(|((_, version), _)| *version);
-        let Some(first) = known.next() else { return Vec::new() };
-        let value = self.value(key, first);
-        let same = |version: &usize| {
-            self.value_size(key, *version) == value.len() && self.agrees(key, *version, 0, &value)
+    pub fn may_have(&self, key: KeyNumber, oldest: usize, etag: Tag) -> bool {
+        let known = &self.keys[key as usize].etags;
+        if known.range(oldest..).any(|(_, known)| *known == etag) {
+            return true;
+        }
+        let Some((first, _)) = known.iter().find(|(_, known)| **known == etag) else {
+            return false;
         };
-        (0..=self.newest(key)).filter(same).collect()
+        let value = self.value(key, *first);
+        (oldest..=self.newest(key)).any(|version| {
+            self.value_size(key, version) == value.len() && self.agrees(key, version, 0, &value)
+        })
     }
+}
+
+/// Eight bytes of a value.
+const fn word(base: u64, index: usize) -> u64 {
+    mix(base.wrapping_add(index as u64))
+}
+
+/// RFC 3986 2.3: escaped or not, it is the same.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+const LOWER: &[u8; 16] = b"0123456789abcdef";
+const UPPER: &[u8; 16] = b"0123456789ABCDEF";
+
+fn escape(out: &mut Vec<u8>, byte: u8, digits: &[u8; 16]) {
+    let digit = |value: u8| digits[usize::from(value)];
+    out.extend([b'%', digit(byte >> 4), digit(byte & 0xf)]);
 }
 
 #[cfg(test)]
@@ -235,7 +306,7 @@ mod tests {
     fn keys_are_found_again_and_natures_and_sizes_are_mixed() {
         let model = model();
         for key in 0..200 {
-            assert_eq!(model.find(&model.key(key)), Some(key));
+            assert_eq!(model.find(model.key(key)), Some(key));
             assert!(model.key(key).len() <= 512);
         }
         for nature in [Nature::Present, Nature::Absent, Nature::Failing, Nature::TooLarge] {

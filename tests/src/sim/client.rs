@@ -18,6 +18,12 @@ use std::time::Duration;
 /// Reads of one act.
 const READS_MAX: u32 = 16;
 
+/// Requests of an examiner, one at a time.
+const EXAM_REQUESTS_MAX: u32 = 6;
+
+/// Acts in which a client writes and reads little at a time; then it has shown what it can.
+const DRIBBLES_MAX: u32 = 150;
+
 /// How long a reply may take when nothing is slow: less than a shard's longest wait, so that one
 /// which sleeps although it has something to do is found.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -41,6 +47,8 @@ pub enum Manner {
     Broken,
     /// Connects and says nothing.
     Mute,
+    /// Reads all replies, a few bytes at a time and with pauses.
+    Slow,
 }
 
 impl Manner {
@@ -54,6 +62,7 @@ impl Manner {
         Self::Deaf,
         Self::Broken,
         Self::Mute,
+        Self::Slow,
     ];
 }
 
@@ -78,6 +87,9 @@ pub struct Client {
     socket: Option<SocketId>,
     reader: Reader,
     outbox: Vec<u8>,
+    /// Bytes of the outbox that were written.
+    written: usize,
+    inbox: Vec<u8>,
     requests_left: u32,
     finished: bool,
     deaf: bool,
@@ -96,6 +108,9 @@ struct ClientOptions {
     pipeline_max: usize,
     write_max: usize,
     read_max: usize,
+    reads_max: u32,
+    /// Acts until it writes and reads as much as there is.
+    dribbles_left: u32,
     think_ns_max: u64,
     keys_count: u32,
     /// Bytes that may be on their way to the server, and to the client.
@@ -117,15 +132,22 @@ impl Client {
         // Large values through small windows take more acts than a run has.
         let window_min = options.limits.big_parcel_size as usize / 200;
         let window = |prng: &mut Prng| prng.pick(&[100, 4096, 65_536, 1 << 20]).max(window_min);
-        let drawn = ClientOptions {
+        let mut drawn = ClientOptions {
             windows: [window(&mut prng), window(&mut prng)],
-            pipeline_max: prng.pick(&[1, 1, 2, 8, options.pipeline_max]),
-            write_max: prng.pick(&[1, 7, 100, 4096, usize::MAX]),
-            read_max: prng.pick(&[7, 50, 4096, 65_536]).max(window_min / 10),
+            pipeline_max: prng.pick(&[1, 4, options.pipeline_max, options.pipeline_max]),
+            write_max: if prng.chance(200) { prng.pick(&[1, 20, 4096]) } else { usize::MAX },
+            read_max: prng.pick(&[4096, 65_536]),
+            reads_max: READS_MAX,
+            dribbles_left: DRIBBLES_MAX,
             think_ns_max: prng.pick(&[1_000, 50_000, 1_000_000, 100_000_000]),
             keys_count: if prng.coin() { hot } else { keys_count },
         };
-        let requests_left = u32::try_from(prng.range(1, 40)).expect("it is small");
+        if manner == Manner::Slow {
+            drawn.read_max = prng.pick(&[7, 50, 1000]).max(window_min / 10);
+            drawn.reads_max = 1;
+        }
+        let most = prng.pick(&[1, 40, 400, 4_000]);
+        let requests_left = u32::try_from(prng.range(1, most)).expect("it is small");
         Self {
             number,
             prng,
@@ -135,6 +157,8 @@ impl Client {
             socket: None,
             reader: Reader::default(),
             outbox: Vec::new(),
+            written: 0,
+            inbox: Vec::new(),
             requests_left,
             finished: false,
             deaf: false,
@@ -162,6 +186,7 @@ impl Client {
         client.options.windows = [65_536; 2];
         client.options.think_ns_max = 10_000;
         client.options.pipeline_max = 1;
+        client.requests_left = client.requests_left.min(EXAM_REQUESTS_MAX);
         client
     }
 
@@ -181,13 +206,19 @@ impl Client {
     #[must_use]
     pub fn describe(&self) -> String {
         let Self { number, manner, requests_left, acts_at, .. } = self;
-        let (owed, unwritten) = (self.reader.owed.len(), self.outbox.len());
+        let (owed, unwritten) = (self.reader.owed.len(), self.outbox.len() - self.written);
         format!(
             "client {number}: {manner:?}, {owed} replies owed, {unwritten} bytes unwritten, \
              {requests_left} requests left, deaf: {}, acts at {} ns",
             self.deaf,
             acts_at.ns()
         )
+    }
+
+    /// Whether it holds its connection and does nothing.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.deaf || self.manner == Manner::Mute
     }
 
     /// Replies it has read.
@@ -210,6 +241,7 @@ impl Client {
     pub fn act(&mut self, host: &mut Host, model: &mut Model) {
         let think = self.prng.range(1, self.options.think_ns_max);
         self.acts_at = host.now() + Duration::from_nanos(think);
+        self.dribble();
         let Some(socket) = self.connect(host) else { return };
         if !self.deaf {
             self.read(host, model, socket);
@@ -239,6 +271,17 @@ impl Client {
         self.deaf || (idle && !self.sated)
     }
 
+    /// After a while, what is done in many small acts is done in few large ones.
+    fn dribble(&mut self) {
+        let options = &mut self.options;
+        options.dribbles_left = options.dribbles_left.saturating_sub(1);
+        if options.dribbles_left == 0 {
+            options.write_max = usize::MAX;
+            options.read_max = usize::MAX;
+            options.reads_max = READS_MAX;
+        }
+    }
+
     fn connect(&mut self, host: &mut Host) -> Option<SocketId> {
         if self.socket.is_none() {
             let listener = self.prng.index(host.net.listeners_count());
@@ -253,17 +296,18 @@ impl Client {
 
     fn read(&mut self, host: &mut Host, model: &mut Model, socket: SocketId) {
         self.sated = false;
-        for _ in 0..READS_MAX {
+        for _ in 0..self.options.reads_max {
             let most = self.prng.size(1, self.options.read_max);
-            match host.net.read(socket, most) {
-                Read::Bytes(bytes) => {
+            self.inbox.clear();
+            match host.net.read(socket, most, &mut self.inbox) {
+                Read::Bytes(size) => {
                     let before = self.reader.replies_count;
                     let asked = self.reader.owed.front().map(|owed| owed.asked);
-                    if let Err(error) = self.reader.take(&bytes, model) {
+                    if let Err(error) = self.reader.take(&self.inbox, model) {
                         panic!("client {}: {error}", self.number);
                     }
                     let count = u64::from(self.reader.replies_count - before);
-                    self.note(host, "reads (bytes, replies)", [bytes.len() as u64, count]);
+                    self.note(host, "reads (bytes, replies)", [size as u64, count]);
                     host.marks.hit_if(count > 1, Mark::RepliesAtOnce);
                     if self.insists && count > 0 {
                         let late = asked.is_some_and(|asked| asked + PATIENCE < host.now());
@@ -292,7 +336,9 @@ impl Client {
 
     /// Once in a while a rude client does what it is here for.
     fn misbehave(&mut self, host: &mut Host, socket: SocketId) {
-        let polite = matches!(self.manner, Manner::Honest | Manner::HalfClose | Manner::Broken);
+        let manner = self.manner;
+        let polite =
+            matches!(manner, Manner::Honest | Manner::HalfClose | Manner::Broken | Manner::Slow);
         if polite || self.deaf || !self.prng.chance(50) {
             return;
         }
@@ -317,7 +363,7 @@ impl Client {
                 self.deaf = true;
                 self.note(host, "turns deaf", [0, 0]);
             }
-            Manner::Mute | Manner::Honest | Manner::HalfClose | Manner::Broken => {}
+            Manner::Mute | Manner::Honest | Manner::HalfClose | Manner::Broken | Manner::Slow => {}
         }
     }
 
@@ -355,14 +401,20 @@ impl Client {
         if self.outbox.is_empty() || self.finished {
             return;
         }
-        let most = self.prng.size(1, self.options.write_max).min(self.outbox.len());
-        let size = host.net.write(socket, &self.outbox[..most]);
-        self.outbox.drain(..size);
+        let rest = &self.outbox[self.written..];
+        let most = self.prng.size(1, self.options.write_max).min(rest.len());
+        let size = host.net.write(socket, &rest[..most]);
+        self.written += size;
+        let left = rest.len() - size;
+        if left == 0 {
+            self.outbox.clear();
+            self.written = 0;
+        }
         self.blocked = size == 0;
         if self.blocked {
             return;
         }
-        self.note(host, "writes (bytes, left)", [size as u64, self.outbox.len() as u64]);
+        self.note(host, "writes (bytes, left)", [size as u64, left as u64]);
     }
 
     /// Ends what is to be ended by the client.
@@ -386,6 +438,7 @@ impl Client {
     /// The storm is over: asks for nothing more, and lets go if it would hold on for ever.
     pub fn let_go(&mut self, host: &mut Host) {
         self.requests_left = 0;
+        self.options.dribbles_left = 0;
         self.acts_at = self.acts_at.min(host.now());
         if self.manner == Manner::Deaf {
             self.manner = Manner::Leave;

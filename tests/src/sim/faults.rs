@@ -11,6 +11,8 @@ use crate::prng::Prng;
 pub struct Faults {
     /// A completion comes at most this late.
     pub delay_ns_max: u64,
+    /// What happens, happens at multiples of this: the larger, the more of it is seen at once.
+    pub quantum_ns: u64,
     /// A receive delivers fewer bytes than there are.
     pub receive_short: u32,
     /// A receive or accept shot ends by itself.
@@ -29,12 +31,15 @@ pub struct Faults {
     pub turn_empty: u32,
     /// The wall clock steps.
     pub wall_step: u32,
+    /// A shard is stalled in the middle of a turn, at any place where it meets its ring.
+    pub stall: u32,
 }
 
 impl Faults {
     /// A kernel on its best day.
     pub const NONE: Self = Self {
         delay_ns_max: 1_000,
+        quantum_ns: 1,
         receive_short: 0,
         shot_end: 0,
         send_piece: 0,
@@ -44,21 +49,26 @@ impl Faults {
         hold_back: 0,
         turn_empty: 0,
         wall_step: 0,
+        stall: 0,
     };
 
-    /// Some faults on, some off.
-    pub fn draw(prng: &mut Prng) -> Self {
+    /// Each kind is on `on` times in a thousand.
+    pub fn draw(prng: &mut Prng, on: u32) -> Self {
+        let quantum_ns = prng.pick(&[1, 100_000, 1_000_000]);
+        let mut some = |most| some(prng, on, most);
         Self {
-            delay_ns_max: prng.pick(&[1_000, 20_000, 200_000, 2_000_000]),
-            receive_short: some(prng, 900),
-            shot_end: some(prng, 300),
-            send_piece: some(prng, 500),
-            send_short: some(prng, 500),
-            accept_failure: some(prng, 200),
-            cancel_lost: some(prng, 700),
-            hold_back: some(prng, 500),
-            turn_empty: some(prng, 200),
-            wall_step: some(prng, 5),
+            delay_ns_max: some(2_000_000).into(),
+            quantum_ns,
+            receive_short: some(900),
+            shot_end: some(300),
+            send_piece: some(500),
+            send_short: some(500),
+            accept_failure: some(200),
+            cancel_lost: some(700),
+            hold_back: some(500),
+            turn_empty: some(200),
+            wall_step: some(5),
+            stall: some(20),
         }
     }
 }
@@ -70,17 +80,27 @@ pub struct OriginFaults {
     pub delay_ns_max: u64,
     /// A fetch of a key that has a value fails, per mille.
     pub failure: u32,
+    /// The origin goes down for a while, per mille and fetch: all fetches fail.
+    pub outage: u32,
+    /// A value is larger than it may be, per mille.
+    pub oversized: u32,
+    /// A value is fresh for less than the usual time, per mille.
+    pub short_lived: u32,
 }
 
 impl OriginFaults {
     /// An origin on its best day.
-    pub const NONE: Self = Self { delay_ns_max: 1_000, failure: 0 };
+    pub const NONE: Self =
+        Self { delay_ns_max: 1_000, failure: 0, outage: 0, oversized: 0, short_lived: 0 };
 
-    /// Some faults on, some off.
-    pub fn draw(prng: &mut Prng) -> Self {
+    /// Each kind is on `on` times in a thousand.
+    pub fn draw(prng: &mut Prng, on: u32) -> Self {
         Self {
             delay_ns_max: prng.pick(&[0, 100_000, 10_000_000, FETCH_NS_MAX]),
-            failure: some(prng, 300),
+            failure: some(prng, on, 300),
+            outage: some(prng, on, 100),
+            oversized: some(prng, on, 100),
+            short_lived: some(prng, on, 500),
         }
     }
 }
@@ -88,7 +108,13 @@ impl OriginFaults {
 /// No fetch takes longer.
 pub(super) const FETCH_NS_MAX: u64 = 300_000_000;
 
-/// Off every other time, else a likelihood up to `max`.
-pub(super) fn some(prng: &mut Prng, max: u32) -> u32 {
-    if prng.coin() { 0 } else { u32::try_from(prng.range(1, max.into())).expect("it is small") }
+/// No stall lasts longer.
+pub(super) const STALL_NS_MAX: u64 = 400_000_000;
+
+/// Off, or `on` times in a thousand a likelihood up to `max`.
+pub(super) fn some(prng: &mut Prng, on: u32, max: u32) -> u32 {
+    if !prng.chance(on) {
+        return 0;
+    }
+    u32::try_from(prng.range(1, max.into())).expect("it is at most a u32")
 }

@@ -1,12 +1,16 @@
 //! The simulated machine that all rings of a world share: its clock, its network, its record.
 
-use super::faults::Faults;
+#![expect(clippy::disallowed_types, reason = "all actors of a world share it, in one thread")]
+
+use super::faults::{Faults, STALL_NS_MAX};
 use super::marks::{Mark, Marks};
 use super::net::Net;
 use super::trace::{Trace, Who};
 use crate::prng::Prng;
 use pelton::ring::Token;
 use shard_cache::time::{Instant, WallSeconds};
+use std::fmt;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 /// What the wall clock shows when a run begins: 2026-11-23 00:00:00 UTC.
@@ -22,6 +26,12 @@ pub(super) struct Wake {
     pub(super) due: Instant,
     /// To which shard.
     pub(super) shard: u16,
+}
+
+/// Everyone who may act while a shard is stalled in the middle of a turn.
+pub trait Others: fmt::Debug {
+    /// Lets them act until then.
+    fn go_on(&self, until: Instant);
 }
 
 /// The machine.
@@ -40,6 +50,8 @@ pub struct Host {
     /// Which rare paths were walked.
     pub marks: Marks,
     pub(super) wakes: Vec<Wake>,
+    /// Who acts while a shard is stalled; nobody where a ring is played with alone.
+    pub(super) others: Option<Weak<dyn Others>>,
     /// How many shards share the machine.
     pub(super) shards_count: u16,
 }
@@ -58,6 +70,7 @@ impl Host {
             trace: Trace::default(),
             marks: Marks::default(),
             wakes: Vec::new(),
+            others: None,
             shards_count,
         }
     }
@@ -98,12 +111,26 @@ impl Host {
     /// A point in time after now, as late as the faults allow.
     pub(super) fn soon(&mut self) -> Instant {
         let delay_ns = self.prng.below(self.faults.delay_ns_max + 1);
-        self.now + Duration::from_nanos(delay_ns)
+        let due_ns = self.now.ns() + delay_ns;
+        Instant::from_ns(due_ns.next_multiple_of(self.faults.quantum_ns))
     }
 
     /// Whether a fault of this likelihood happens now.
     pub(super) fn chance(&mut self, per_mille: u32) -> bool {
         self.prng.chance(per_mille)
+    }
+
+    /// Whether a shard is stalled now: until when, and who acts meanwhile.
+    pub(super) fn stall(&mut self, shard: u16) -> Option<(Instant, Rc<dyn Others>)> {
+        if self.faults.stall == 0 || !self.prng.chance(self.faults.stall) {
+            return None;
+        }
+        let others = self.others.as_ref()?.upgrade()?;
+        let most = if self.prng.chance(100) { STALL_NS_MAX } else { STALL_NS_MAX / 1000 };
+        let stall_ns = self.prng.below(most);
+        self.marks.hit(Mark::StalledInTurn);
+        self.trace.note(self.now, Who::Ring(shard), "is stalled (ns)", [stall_ns, 0]);
+        Some((self.now + Duration::from_nanos(stall_ns), others))
     }
 
     /// Writes a line about a submission of a shard.

@@ -16,6 +16,12 @@ macro_rules! marks {
             /// All marks.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
+            /// The variant's name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant),)+ }
+            }
+
             /// What it means.
             #[must_use]
             pub const fn sentence(self) -> &'static str {
@@ -35,13 +41,16 @@ marks! {
     CancelFoundNothing, "A cancellation came too late: its target had completed before.";
     CancelLost, "A cancelled operation completed as if it had not been cancelled.";
     CancelWon, "A cancelled operation completed as cancelled.";
+    ClientsInABurst, "As many clients as there may be began at once.";
     ClosedWhenIdle, "The server closed a connection between two requests, and the client had more.";
     CloseWithReceive, "A descriptor was closed with its receive armed: no end reached the peer.";
     CompletionsHeldBack, "Completions were posted but shown only in a later turn.";
     CutOffWithinReply, "The server ended a connection in the middle of a reply.";
     DescriptorReusedAtOnce, "A connection took a descriptor whose close had not been seen yet.";
     OldNewsLanded, "A fetch landed with a value that had been replaced while it was under way.";
+    OriginDown, "A fetch failed because the origin was down for a while.";
     OriginFailed, "A fetch of a key that has a value failed.";
+    OversizedLanded, "A fetch landed with a value that is larger than it may be.";
     ReceiveEndedByItself, "A receive shot ended with data and without a failure.";
     ReceiveNoBuffers, "A receive shot ended because no buffer was free.";
     ReceiveNoBuffersAtOnce, "A receive found no buffer free when it was armed, and no data either.";
@@ -54,6 +63,8 @@ marks! {
     SendInPieces, "A send was taken in more than one piece and completed once.";
     SendLate, "A send's memory was read in a later turn than the one that submitted it.";
     SendShort, "A send completed with fewer bytes than asked.";
+    ShortLivedLanded, "A fetch landed with a value that is fresh for less than the usual time.";
+    StalledInTurn, "A shard was stalled in the middle of a turn while others went on.";
     TurnEmpty, "A turn returned before its deadline without completions.";
     WallBackwards, "The wall clock stepped back.";
     WallForwards, "The wall clock stepped forwards.";
@@ -93,8 +104,8 @@ impl Marks {
         }
     }
 
-    /// The paths that were never walked.
-    pub fn missing(&self) -> impl Iterator<Item = Mark> {
-        Mark::ALL.iter().copied().filter(|mark| self.count(*mark) == 0)
+    /// The walks of all paths, in the order of [`Mark::ALL`].
+    pub fn counts_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+        self.0.iter_mut()
     }
 }

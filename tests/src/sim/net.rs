@@ -98,8 +98,8 @@ struct Socket {
 /// What a client's read gives.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
-    /// At least one byte.
-    Bytes(Vec<u8>),
+    /// So many bytes, at least one.
+    Bytes(usize),
     /// Nothing yet.
     Nothing,
     /// The server sends no more.
@@ -141,6 +141,8 @@ pub struct Net {
     listeners: Vec<Listener>,
     backlog_max: usize,
     sockets: Vec<Socket>,
+    /// Sockets with holders.
+    sockets_held: usize,
     eventfds: Vec<bool>,
     /// Sockets at which a client may now find something to do.
     touched: Vec<SocketId>,
@@ -157,6 +159,7 @@ impl Net {
             listeners: Vec::new(),
             backlog_max,
             sockets: Vec::new(),
+            sockets_held: 0,
             eventfds: Vec::new(),
             touched: Vec::new(),
         }
@@ -229,8 +232,8 @@ impl Net {
 
     /// Connections that a descriptor or an operation in flight still holds.
     #[must_use]
-    pub fn connections_held(&self) -> usize {
-        self.sockets.iter().filter(|socket| socket.holders > 0).count()
+    pub const fn connections_held(&self) -> usize {
+        self.sockets_held
     }
 
     // Listeners and eventfds.
@@ -329,7 +332,9 @@ impl Net {
 
     /// An operation on the socket begins.
     pub fn hold(&mut self, id: SocketId) {
-        self.sockets[id.index()].holders += 1;
+        let socket = &mut self.sockets[id.index()];
+        self.sockets_held += usize::from(socket.holders == 0);
+        socket.holders += 1;
     }
 
     /// An operation on the socket has ended, or its descriptor is closed.
@@ -343,7 +348,9 @@ impl Net {
         if socket.holders > 0 {
             return Closed::Held;
         }
-        self.touched.push(id);
+        self.sockets_held -= 1;
+        self.touch(id);
+        let socket = &mut self.sockets[id.index()];
         if socket.inbound.is_empty() {
             if socket.server != End::Reset {
                 socket.server = End::Closed;
@@ -364,7 +371,7 @@ impl Net {
         let lost = socket.outbound.len() - kept;
         socket.outbound.truncate(kept);
         socket.server = End::Reset;
-        self.touched.push(id);
+        self.touch(id);
         lost
     }
 
@@ -385,11 +392,8 @@ impl Net {
     /// # Panics
     /// If there are fewer.
     pub fn receive(&mut self, id: SocketId, into: &mut [u8]) {
-        let socket = &mut self.sockets[id.index()];
-        for byte in into {
-            *byte = socket.inbound.pop_front().expect("the receiver looked before");
-        }
-        self.touched.push(id);
+        take_front(&mut self.sockets[id.index()].inbound, into);
+        self.touch(id);
     }
 
     /// How many bytes the socket takes for sending, or `None` if the peer is gone or we ended.
@@ -416,7 +420,7 @@ impl Net {
             socket.client = End::Reset;
         } else {
             socket.outbound.extend(bytes);
-            self.touched.push(id);
+            self.touch(id);
         }
     }
 
@@ -446,7 +450,7 @@ impl Net {
                 Shutdown::Both => End::Closed,
             };
         }
-        self.touched.push(id);
+        self.touch(id);
     }
 
     // The client's end of a connection.
@@ -492,12 +496,15 @@ impl Net {
         }
     }
 
-    /// Reads at most `max` bytes.
-    pub fn read(&mut self, id: SocketId, max: usize) -> Read {
+    /// Reads at most `max` bytes, and appends them to `into`.
+    pub fn read(&mut self, id: SocketId, max: usize, into: &mut Vec<u8>) -> Read {
         let socket = &mut self.sockets[id.index()];
         let size = max.min(socket.outbound.len());
         if size > 0 {
-            return Read::Bytes(socket.outbound.drain(..size).collect());
+            let end = into.len();
+            into.resize(end + size, 0);
+            take_front(&mut socket.outbound, &mut into[end..]);
+            return Read::Bytes(size);
         }
         match socket.server {
             End::Reset => Read::Reset,
@@ -542,8 +549,27 @@ impl Net {
         self.sockets[id.index()].client = End::Vanished;
     }
 
-    /// Takes the sockets at which a client may find something to do.
-    pub fn take_touched(&mut self) -> Vec<SocketId> {
-        std::mem::take(&mut self.touched)
+    fn touch(&mut self, id: SocketId) {
+        if self.touched.last() != Some(&id) {
+            self.touched.push(id);
+        }
     }
+
+    /// Takes one of the sockets at which a client may find something to do.
+    pub fn next_touched(&mut self) -> Option<SocketId> {
+        self.touched.pop()
+    }
+}
+
+/// Moves as many bytes as `into` holds.
+///
+/// # Panics
+/// If there are fewer.
+fn take_front(from: &mut VecDeque<u8>, into: &mut [u8]) {
+    assert!(into.len() <= from.len(), "the receiver looked before");
+    let (front, back) = from.as_slices();
+    let (first, second) = into.split_at_mut(into.len().min(front.len()));
+    first.copy_from_slice(&front[..first.len()]);
+    second.copy_from_slice(&back[..second.len()]);
+    from.drain(..into.len());
 }

@@ -2,15 +2,16 @@
 
 use super::World;
 use super::client::Client;
-use super::world::Place;
+use super::ring::SimRing;
+use super::shards::Place;
 use pelton::metrics::{Counters, TABLE};
+use pelton::shard::Shard;
 
 /// After each turn of a shard: nothing is lost and nothing is counted twice.
 ///
 /// # Panics
 /// If something is.
-pub(super) fn check_turn(world: &World, index: usize) {
-    let shard = &world.places[index].shard;
+pub(super) fn check_turn(shard: &Shard<SimRing>) {
     shard.check();
     let census = shard.census();
     let ring = shard.ring();
@@ -32,12 +33,13 @@ pub(super) fn check_turn(world: &World, index: usize) {
 /// Whether nothing is under way anywhere.
 pub(super) fn is_at_rest(world: &World) -> bool {
     world.places.iter().all(|place| is_idle(world, place))
-        && world.origin.busy_count() == 0
+        && world.cast.borrow().origin.busy_count() == 0
         && world.host.borrow().net.connections_held() == 0
 }
 
 fn is_idle(world: &World, place: &Place) -> bool {
-    let census = place.shard.census();
+    let shard = place.shard.borrow();
+    let census = shard.census();
     let limits = &world.options.limits;
     let parcels = (limits.parcels_count + limits.big_parcels_count) as usize;
     let held = [
@@ -50,7 +52,7 @@ fn is_idle(world: &World, place: &Place) -> bool {
         census.waiters_used,
         usize::try_from(census.pins).expect("pins are few"),
         parcels - census.parcels_at_home,
-        place.shard.ring().busy_count(),
+        shard.ring().busy_count(),
     ];
     held.iter().all(|count| *count == 0)
 }
@@ -72,10 +74,10 @@ pub(super) fn check_rest(world: &World) {
         counters.closed_draining,
     ];
     let reasons: u64 = reasons.iter().sum();
+    let cut_offs = world.cast.borrow().cut_offs;
     assert!(
-        world.cut_offs <= reasons,
-        "{} clients were cut off, and {reasons} connections closed for a reason",
-        world.cut_offs
+        cut_offs <= reasons,
+        "{cut_offs} clients were cut off, and {reasons} connections closed for a reason"
     );
     assert_eq!(counters.closed_socket_error, 0, "the simulated kernel has no such errors");
 }
@@ -88,7 +90,7 @@ pub(super) fn check_end(world: &World) {
     let held = world.host.borrow().net.connections_held();
     assert_eq!(held, 0, "a stopped server holds no connection");
     for place in &world.places {
-        let census = place.shard.census();
+        let census = place.shard.borrow().census();
         assert_eq!(census.slots_used, 0, "{census:?}");
         assert_eq!(census.buffers_held, 0, "{census:?}");
         assert_eq!(census.blocks_used, 0, "{census:?}");
@@ -101,7 +103,7 @@ pub(super) fn check_end(world: &World) {
 pub(super) fn sum_counters(world: &World) -> Counters {
     let mut sum = Counters::default().values();
     for place in &world.places {
-        for (sum, value) in sum.iter_mut().zip(place.shard.counters().values()) {
+        for (sum, value) in sum.iter_mut().zip(place.shard.borrow().counters().values()) {
             *sum += value;
         }
     }
@@ -110,15 +112,13 @@ pub(super) fn sum_counters(world: &World) -> Counters {
 
 /// What is still under way and what was counted, for a failure's message.
 pub(super) fn describe(world: &World) -> String {
-    let mut lines: Vec<String> =
-        world.places.iter().map(|place| format!("{:?}", place.shard.census())).collect();
-    let net = world.host.borrow().net.connections_held();
-    lines.push(format!("connections held: {net}, origin: {}", world.origin.busy_count()));
-    lines.extend(world.clients.iter().map(Client::describe));
-    for (row, value) in TABLE.iter().zip(sum_counters(world).values()) {
-        if value > 0 {
-            lines.push(format!("{} {value}", row.field));
-        }
-    }
+    let censuses = world.places.iter().map(|place| place.shard.borrow().census());
+    let mut lines: Vec<String> = censuses.map(|census| format!("{census:?}")).collect();
+    let cast = world.cast.borrow();
+    let (held, busy) = (world.host.borrow().net.connections_held(), cast.origin.busy_count());
+    lines.push(format!("connections held: {held}, origin: {busy}"));
+    lines.extend(cast.clients.iter().map(Client::describe));
+    let counted = TABLE.iter().zip(sum_counters(world).values()).filter(|(_, value)| *value > 0);
+    lines.extend(counted.map(|(row, value)| format!("{} {value}", row.field)));
     lines.join("\n")
 }

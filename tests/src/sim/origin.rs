@@ -7,6 +7,7 @@
 use super::faults::OriginFaults;
 use super::host::Host;
 use super::marks::Mark;
+use super::swarm::Options;
 use super::trace::Who;
 use crate::model::{KeyNumber, Model, Nature};
 use crate::prng::Prng;
@@ -38,9 +39,14 @@ pub struct Origin {
     sleep: Sleep,
     eventfd: Fd,
     asleep: bool,
+    /// How long a value is fresh unless it is short-lived.
     lifetime: Lifetime,
+    ttl_ms: u32,
+    value_size_max: usize,
     /// What may go wrong.
     pub faults: OriginFaults,
+    /// It fails until then.
+    down_until: Instant,
     fetches: Vec<Fetch>,
     /// Values landed that have not come back as spent.
     values_out: usize,
@@ -67,7 +73,7 @@ impl Origin {
         sleep: Sleep,
         eventfd: Fd,
         lifetime: Lifetime,
-        faults: OriginFaults,
+        options: &Options,
     ) -> Self {
         Self {
             prng,
@@ -76,7 +82,10 @@ impl Origin {
             eventfd,
             asleep: false,
             lifetime,
-            faults,
+            ttl_ms: options.settings.ttl_ms,
+            value_size_max: options.limits.big_parcel_size as usize,
+            faults: options.origin_faults,
+            down_until: Instant::ZERO,
             fetches: Vec::new(),
             values_out: 0,
             fetches_count: 0,
@@ -159,12 +168,15 @@ impl Origin {
 
     fn land_due(&mut self, host: &mut Host, model: &Model) {
         loop {
-            let due = self.fetches.iter().enumerate().filter(|(_, f)| f.due <= host.now());
-            let due: Vec<usize> = due.map(|(index, _)| index).collect();
-            if due.is_empty() {
+            let due = |fetch: &&Fetch| fetch.due <= host.now();
+            let count = self.fetches.iter().filter(due).count();
+            if count == 0 {
                 break;
             }
-            let fetch = self.fetches.swap_remove(self.prng.pick(&due));
+            let nth = self.prng.index(count);
+            let mut due = (0..self.fetches.len()).filter(|at| due(&&self.fetches[*at]));
+            let index = due.nth(nth).expect("so many are due");
+            let fetch = self.fetches.swap_remove(index);
             let outcome = self.outcome(host, model, &fetch);
             let Port { port, sleep, eventfd } = &mut self.ports[fetch.port];
             port.land(Landing { flight: fetch.flight, outcome });
@@ -180,6 +192,11 @@ impl Origin {
         let note = |host: &mut Host, what| {
             host.trace.note(host.now(), Who::Origin, what, [key.into(), fetch.version as u64]);
         };
+        if self.is_down(host) {
+            note(host, "is down (key)");
+            host.marks.hit(Mark::OriginDown);
+            return Outcome::Failed(FetchFailure::Unavailable);
+        }
         if self.prng.chance(self.faults.failure) {
             note(host, "fails (key)");
             host.marks.hit(Mark::OriginFailed);
@@ -195,23 +212,59 @@ impl Origin {
                 note(host, "always fails (key)");
                 Outcome::Failed(FetchFailure::Unavailable)
             }
-            Nature::TooLarge => {
+            // The plane compares sizes, and so does the cache.
+            Nature::TooLarge if self.prng.coin() => {
                 note(host, "has too much (key)");
                 Outcome::Failed(FetchFailure::TooLarge)
             }
+            Nature::TooLarge => self.oversized(host, key),
+            Nature::Present if self.prng.chance(self.faults.oversized) => self.oversized(host, key),
             Nature::Present => {
                 note(host, "lands (key, version)");
                 host.marks.hit_if(fetch.version < model.newest(key), Mark::OldNewsLanded);
                 let value = model.value(key, fetch.version);
-                let content_type = model.content_type(key);
-                self.values_out += 1;
-                Outcome::Found(Found {
-                    etag: Etag::of(content_type, &value),
-                    content_type: ContentType::new(content_type).expect("the model's are short"),
-                    lifetime: self.lifetime,
-                    value,
-                })
+                self.found(host, model.content_type(key), value)
             }
         }
     }
+
+    /// Whether the origin is down. Now and then it goes down for a while.
+    fn is_down(&mut self, host: &Host) -> bool {
+        if self.faults == OriginFaults::NONE {
+            return false;
+        }
+        if self.prng.chance(self.faults.outage) {
+            let outage_ns = self.prng.range(1, OUTAGE_NS_MAX);
+            self.down_until = host.now() + Duration::from_nanos(outage_ns);
+        }
+        host.now() < self.down_until
+    }
+
+    fn oversized(&mut self, host: &mut Host, key: KeyNumber) -> Outcome {
+        let excess = self.prng.pick(&[1, self.value_size_max]);
+        host.trace.note(host.now(), Who::Origin, "lands too much (key)", [key.into(), 0]);
+        host.marks.hit(Mark::OversizedLanded);
+        let value = vec![b'!'; self.value_size_max + excess];
+        self.found(host, "application/json", value.into_boxed_slice())
+    }
+
+    fn found(&mut self, host: &mut Host, content_type: &str, value: Box<[u8]>) -> Outcome {
+        let short_lived = self.prng.chance(self.faults.short_lived);
+        host.marks.hit_if(short_lived, Mark::ShortLivedLanded);
+        let lifetime = if short_lived {
+            Lifetime::For(Duration::from_millis(self.prng.range(0, self.ttl_ms.into())))
+        } else {
+            self.lifetime
+        };
+        self.values_out += 1;
+        Outcome::Found(Found {
+            etag: Etag::of(content_type, &value),
+            content_type: ContentType::new(content_type).expect("the model's are short"),
+            lifetime,
+            value,
+        })
+    }
 }
+
+/// No outage is longer.
+const OUTAGE_NS_MAX: u64 = 200_000_000;

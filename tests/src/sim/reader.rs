@@ -3,7 +3,7 @@
 //! At all times the bytes read are a prefix of correct replies, in the order of the requests. So
 //! a wrong byte is found when it is read, not when its reply is complete.
 
-use super::reply::{self, Head};
+use super::reply;
 use super::request::{self, Body, Excuses, Owed};
 use crate::model::Model;
 use std::collections::VecDeque;
@@ -15,6 +15,7 @@ pub struct Reader {
     pub owed: VecDeque<Owed>,
     /// What the server may fail to do.
     pub excuses: Excuses,
+    /// Read, but not yet a whole head.
     unparsed: Vec<u8>,
     reply: Option<Reply>,
     closed: bool,
@@ -25,8 +26,8 @@ pub struct Reader {
 /// A reply whose head was read.
 #[derive(Debug)]
 struct Reply {
-    head: Head,
     body: Body,
+    close: bool,
     /// Bytes of the body read so far.
     offset: usize,
     size: usize,
@@ -56,61 +57,72 @@ impl Reader {
     /// # Errors
     /// What is wrong with it.
     pub fn take(&mut self, bytes: &[u8], model: &mut Model) -> Result<(), String> {
-        self.unparsed.extend(bytes);
-        while !self.unparsed.is_empty() {
-            if self.closed {
-                return Err(format!("bytes after the last reply: {}", reply::show(&self.unparsed)));
-            }
-            let Some(owed) = self.owed.front() else {
-                return Err(format!(
-                    "a reply that nobody asked for: {}",
-                    reply::show(&self.unparsed)
-                ));
-            };
-            if self.reply.is_none() {
-                let Some((head, size)) = reply::parse(&self.unparsed)? else { return Ok(()) };
-                let body = request::check(owed, &head, model, self.excuses)
-                    .map_err(|error| format!("{error}\n{owed:?}\n{head:?}"))?;
-                self.unparsed.drain(..size);
-                let size = if body == Body::None { 0 } else { head.content_length.unwrap_or(0) };
-                self.reply = Some(Reply { head, body, offset: 0, size });
-            }
-            if !self.take_body(model)? {
-                return Ok(());
-            }
+        if self.unparsed.is_empty() {
+            let taken = self.take_from(bytes, model)?;
+            self.unparsed.extend(&bytes[taken..]);
+            return Ok(());
         }
+        let mut all = std::mem::take(&mut self.unparsed);
+        all.extend(bytes);
+        let taken = self.take_from(&all, model)?;
+        all.drain(..taken);
+        self.unparsed = all;
         Ok(())
     }
 
-    /// Takes what there is of the body. Returns whether the reply is complete.
-    fn take_body(&mut self, model: &mut Model) -> Result<bool, String> {
+    /// Takes what it can; returns how much that is.
+    fn take_from(&mut self, bytes: &[u8], model: &mut Model) -> Result<usize, String> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            if self.reply.is_none() {
+                match self.take_head(rest, model)? {
+                    Some(size) => at += size,
+                    None => return Ok(at),
+                }
+            }
+            at += self.take_body(&bytes[at..], model)?;
+        }
+        Ok(at)
+    }
+
+    /// Takes the head of the next reply, if all of it is there; returns its size.
+    fn take_head(&mut self, bytes: &[u8], model: &Model) -> Result<Option<usize>, String> {
+        if self.closed {
+            return Err(format!("bytes after the last reply: {}", reply::show(bytes)));
+        }
+        let Some(owed) = self.owed.front() else {
+            return Err(format!("a reply that nobody asked for: {}", reply::show(bytes)));
+        };
+        let Some((head, size)) = reply::parse(bytes)? else { return Ok(None) };
+        let body = request::check(owed, &head, model, self.excuses)
+            .map_err(|error| format!("{error}\n{owed:?}\n{head:?}"))?;
+        let body_size = if body == Body::None { 0 } else { head.content_length.unwrap_or(0) };
+        self.reply = Some(Reply { body, close: head.close, offset: 0, size: body_size });
+        Ok(Some(size))
+    }
+
+    /// Takes what there is of the body; returns how much that is.
+    fn take_body(&mut self, bytes: &[u8], model: &mut Model) -> Result<usize, String> {
         let reply = self.reply.as_mut().expect("a head was read");
-        let size = self.unparsed.len().min(reply.size - reply.offset);
-        let bytes: Vec<u8> = self.unparsed.drain(..size).collect();
-        check_body(reply, &bytes, model)?;
+        let size = bytes.len().min(reply.size - reply.offset);
+        check_body(reply, &bytes[..size], model)?;
         reply.offset += size;
         if reply.offset < reply.size {
-            return Ok(false);
+            return Ok(size);
         }
-        let Reply { head, body, .. } = self.reply.take().expect("it is complete");
-        let owed = self.owed.pop_front().expect("each reply was asked for");
+        let Reply { body, close, .. } = self.reply.take().expect("it is complete");
+        self.owed.pop_front().expect("each reply was asked for");
         self.replies_count += 1;
-        self.closed = head.close;
-        if let Body::Value { key, versions } = body {
-            // Small values of two versions may be the same.
-            let fresh: Vec<usize> = versions
-                .into_iter()
-                .filter(|version| model.may_serve(key, *version, owed.asked))
-                .collect();
-            let Some(version) = fresh.last() else {
-                return Err(format!("a value of key {key} that is older than allowed"));
-            };
-            let etag = head.etag.expect("checked with the head");
-            if fresh.len() == 1 && !model.learn_etag(key, *version, &etag) {
-                return Err(format!("key {key} version {version} has two ETags"));
-            }
+        self.closed = close;
+        // Small values of two versions may be the same.
+        if let Body::Value { key, tag, versions } = body
+            && let [version] = versions[..]
+            && !model.learn_etag(key, version, tag)
+        {
+            return Err(format!("key {key} version {version} has two ETags"));
         }
-        Ok(true)
+        Ok(size)
     }
 }
 
@@ -118,7 +130,7 @@ fn check_body(reply: &mut Reply, bytes: &[u8], model: &Model) -> Result<(), Stri
     let offset = reply.offset;
     let right = match &mut reply.body {
         Body::None => true,
-        Body::Value { key, versions } => {
+        Body::Value { key, versions, .. } => {
             versions.retain(|version| model.agrees(*key, *version, offset, bytes));
             !versions.is_empty()
         }
@@ -137,9 +149,6 @@ fn check_body(reply: &mut Reply, bytes: &[u8], model: &Model) -> Result<(), Stri
         Ok(())
     } else {
         let (body, shown) = (&reply.body, reply::show(bytes));
-        Err(format!(
-            "wrong body at {offset} of {}, {body:?}: {shown}\n{:?}",
-            reply.size, reply.head
-        ))
+        Err(format!("wrong body at {offset} of {}, {body:?}: {shown}", reply.size))
     }
 }

@@ -4,30 +4,36 @@
 //! choose, it knows what Pelton promises: a `Date` on every reply, a `Content-Length` on every
 //! reply that may have a body, no header twice, no transfer codings.
 
+use crate::model::Tag;
 use std::fmt::Write as _;
 
 /// No head of a reply is longer.
 const HEAD_SIZE_MAX: usize = 1024;
 
+/// No head of a reply has more lines.
+const FIELDS_MAX: usize = 16;
+
 /// The head of a reply, as far as a client acts on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Head<'a> {
     /// 100 to 599.
     pub status: u16,
     /// Absent on 1xx and 304.
     pub content_length: Option<usize>,
     /// The server closes after this reply.
     pub close: bool,
-    /// As it came, with its quotes.
-    pub etag: Option<String>,
+    /// Its 16 digits.
+    pub etag: Option<Tag>,
     /// As it came.
-    pub content_type: Option<String>,
+    pub content_type: Option<&'a str>,
     /// Seconds.
     pub age: Option<u64>,
     /// `Retry-After`, seconds.
     pub retry_after: Option<u64>,
     /// Methods, on 405.
-    pub allow: Option<String>,
+    pub allow: Option<&'a str>,
+    /// There is a `Date`.
+    pub date: bool,
 }
 
 /// Parses the head at the beginning of `bytes`: the head and its size, or `None` while it is not
@@ -35,60 +41,79 @@ pub struct Head {
 ///
 /// # Errors
 /// What rule it breaks.
-pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, String> {
-    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-        return if bytes.len() > HEAD_SIZE_MAX {
-            Err(format!("a head longer than {HEAD_SIZE_MAX} bytes: {}", show(bytes)))
-        } else {
-            Ok(None)
-        };
-    };
-    let head = &bytes[..end + 2];
-    let text = std::str::from_utf8(head).map_err(|_| format!("not ASCII: {}", show(head)))?;
-    let parsed = parse_text(text).map_err(|rule| format!("{rule}: {}", show(head)))?;
-    Ok(Some((parsed, end + 4)))
+pub fn parse(bytes: &[u8]) -> Result<Option<(Head<'_>, usize)>, String> {
+    let mut lines = Lines { bytes: &bytes[..bytes.len().min(HEAD_SIZE_MAX)], at: 0 };
+    match parse_lines(&mut lines) {
+        Ok(Some(head)) => Ok(Some((head, lines.at))),
+        Ok(None) if bytes.len() < HEAD_SIZE_MAX => Ok(None),
+        Ok(None) => Err(format!("a head longer than {HEAD_SIZE_MAX} bytes: {}", show(bytes))),
+        Err(rule) => Err(format!("{rule}: {}", show(bytes))),
+    }
 }
 
-fn parse_text(text: &str) -> Result<Head, &'static str> {
-    if !text.is_ascii() {
-        return Err("not ASCII");
-    }
-    let mut lines = text.split_inclusive('\n');
-    let status = parse_status(line(lines.next().ok_or("no status line")?)?)?;
-    let mut head = Head {
-        status,
-        content_length: None,
-        close: false,
-        etag: None,
-        content_type: None,
-        age: None,
-        retry_after: None,
-        allow: None,
-    };
-    let mut seen: Vec<String> = Vec::new();
-    for raw in lines {
-        let (name, value) = line(raw)?.split_once(':').ok_or("a field without a colon")?;
-        let value = value.strip_prefix(' ').ok_or("no single space after the colon")?;
-        if name.is_empty() || !name.bytes().all(is_token) {
-            return Err("a field name that is no token");
+fn parse_lines<'a>(lines: &mut Lines<'a>) -> Result<Option<Head<'a>>, &'static str> {
+    let Some(first) = lines.rest_of_line()? else { return Ok(None) };
+    let mut head = Head { status: parse_status(first)?, ..Head::default() };
+    let mut seen = [""; FIELDS_MAX];
+    for count in 0.. {
+        let Some(name) = lines.name() else { return Ok(None) };
+        let Some(value) = lines.rest_of_line()? else { return Ok(None) };
+        if name.is_empty() {
+            return if value.is_empty() { finish(&head).map(|()| Some(head)) } else { Err(NAME) };
         }
-        if value.is_empty() || value.trim() != value || value.bytes().any(|b| b < b' ') {
-            return Err("a field value that is empty, padded or holds control characters");
+        let value =
+            value.strip_prefix(": ").ok_or("a field name that no colon and space follow")?;
+        if value.is_empty() || value.starts_with(' ') || value.ends_with(' ') {
+            return Err("a field value that is empty or padded");
         }
-        let name = name.to_ascii_lowercase();
-        if seen.contains(&name) {
+        let before = seen.get_mut(..=count).ok_or("more fields than Pelton writes")?;
+        if before.iter().any(|other| other.eq_ignore_ascii_case(name)) {
             return Err("a field twice");
         }
-        field(&mut head, &name, value)?;
-        seen.push(name);
+        before[count] = name;
+        field(&mut head, name, value)?;
     }
-    finish(&head, &seen)?;
-    Ok(head)
+    Ok(None)
 }
 
-fn line(raw: &str) -> Result<&str, &'static str> {
-    let line = raw.strip_suffix("\r\n").ok_or("a line that does not end with CRLF")?;
-    if line.contains(['\r', '\n', '\0']) { Err("a bare CR, LF or NUL") } else { Ok(line) }
+/// What a line must not begin with.
+const NAME: &str = "a line that begins with no token";
+
+/// Goes over a head once, byte by byte.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Lines<'a> {
+    /// The characters of a token; `None` if there may be more.
+    fn name(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        while is_token(*self.bytes.get(self.at)?) {
+            self.at += 1;
+        }
+        Some(self.text(start))
+    }
+
+    /// Up to the line's end, and past it; `None` if that has not come.
+    fn rest_of_line(&mut self) -> Result<Option<&'a str>, &'static str> {
+        let start = self.at;
+        loop {
+            match self.bytes.get(self.at..) {
+                Some([b' '..=b'~', ..]) => self.at += 1,
+                Some([b'\r', b'\n', ..]) => break,
+                None | Some([] | [b'\r']) => return Ok(None),
+                Some(_) => return Err("a byte that is neither visible nor part of CRLF"),
+            }
+        }
+        let text = self.text(start);
+        self.at += 2;
+        Ok(Some(text))
+    }
+
+    fn text(&self, start: usize) -> &'a str {
+        std::str::from_utf8(&self.bytes[start..self.at]).expect("only ASCII was gone over")
+    }
 }
 
 fn parse_status(line: &str) -> Result<u16, &'static str> {
@@ -102,39 +127,47 @@ fn parse_status(line: &str) -> Result<u16, &'static str> {
     u16::try_from(status).map_err(|_| "no status code")
 }
 
-fn field(head: &mut Head, name: &str, value: &str) -> Result<(), &'static str> {
-    match name {
-        "content-length" => {
-            head.content_length =
-                Some(usize::try_from(number(value)?).map_err(|_| "a huge Content-Length")?);
-        }
-        "connection" => match value {
+fn field<'a>(head: &mut Head<'a>, name: &str, value: &'a str) -> Result<(), &'static str> {
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    if is("content-length") {
+        let size = usize::try_from(number(value)?).map_err(|_| "a huge Content-Length")?;
+        head.content_length = Some(size);
+    } else if is("connection") {
+        match value {
             "close" => head.close = true,
             "keep-alive" => {}
             _ => return Err("an unknown Connection option"),
-        },
-        "etag" => {
-            let tag = value.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-            let tag = tag.ok_or("an ETag without quotes")?;
-            if tag.len() != 16 || !tag.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-                return Err("an ETag that is not 16 lower-case hex digits");
-            }
-            head.etag = Some(value.to_owned());
         }
-        "content-type" => head.content_type = Some(value.to_owned()),
-        "age" => head.age = Some(number(value)?),
-        "retry-after" => head.retry_after = Some(number(value)?),
-        "allow" => head.allow = Some(value.to_owned()),
-        "date" => check_date(value)?,
-        "transfer-encoding" => return Err("a transfer coding, which Pelton never uses"),
-        _ => {}
+    } else if is("etag") {
+        head.etag = Some(parse_tag(value)?);
+    } else if is("content-type") {
+        head.content_type = Some(value);
+    } else if is("age") {
+        head.age = Some(number(value)?);
+    } else if is("retry-after") {
+        head.retry_after = Some(number(value)?);
+    } else if is("allow") {
+        head.allow = Some(value);
+    } else if is("date") {
+        check_date(value)?;
+        head.date = true;
+    } else if is("transfer-encoding") {
+        return Err("a transfer coding, which Pelton never uses");
     }
     Ok(())
 }
 
+fn parse_tag(value: &str) -> Result<Tag, &'static str> {
+    let tag = value.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    let tag = tag.ok_or("an ETag without quotes")?;
+    if tag.len() != 16 || !tag.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err("an ETag that is not 16 lower-case hex digits");
+    }
+    Tag::from_str_radix(tag, 16).map_err(|_| "an ETag that is no number")
+}
+
 /// RFC 9110 8.6 and 6.6.1: which fields must and must not be there.
-fn finish(head: &Head, seen: &[String]) -> Result<(), &'static str> {
-    let has = |name: &str| seen.iter().any(|field| field == name);
+const fn finish(head: &Head<'_>) -> Result<(), &'static str> {
     match head.status {
         100..=199 if head.content_length.is_some() => return Err("a Content-Length on 1xx"),
         100..=199 => {}
@@ -147,7 +180,7 @@ fn finish(head: &Head, seen: &[String]) -> Result<(), &'static str> {
         503 if head.retry_after.is_none() => return Err("503 without Retry-After"),
         _ => {}
     }
-    if head.status >= 200 && !has("date") {
+    if head.status >= 200 && !head.date {
         return Err("no Date");
     }
     Ok(())
@@ -176,24 +209,21 @@ fn check_date(value: &str) -> Result<(), &'static str> {
 
 /// RFC 9110 5.6.2.
 const fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+    const TOKENS: [bool; 256] = {
+        let mut tokens = [false; 256];
+        let mut byte = 0_u8;
+        while byte < 128 {
+            tokens[byte as usize] = byte.is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let mut marks: &[u8] = b"!#$%&'*+-.^_`|~";
+        while let [mark, rest @ ..] = marks {
+            tokens[*mark as usize] = true;
+            marks = rest;
+        }
+        tokens
+    };
+    TOKENS[byte as usize]
 }
 
 /// Bytes for a failure's message, cut to a readable length.
@@ -239,7 +269,7 @@ mod tests {
             (&*format!("HTTP/1.1 200 OK\r\n{DATE}Content-Length: 007\r\n"), "no canonical number"),
             (&*format!("HTTP/1.1 503 No\r\n{DATE}{length}"), "503 without Retry-After"),
             (&*format!("HTTP/1.1 405 No\r\n{DATE}{length}"), "405 without Allow"),
-            (&*format!("HTTP/1.1 200 OK\r\n{DATE}{length}X : y\r\n"), "no token"),
+            (&*format!("HTTP/1.1 200 OK\r\n{DATE}{length}X : y\r\n"), "no colon"),
             (&*format!("HTTP/1.1 200 OK\nX: y\r\n{length}"), "CRLF"),
             ("HTTP/1.1 200 OK\r\nDate: yesterday\r\n", "IMF-fixdate"),
         ];

@@ -1,15 +1,16 @@
 //! Requests as clients write them, and what a correct reply to each looks like.
 
 use super::reply::Head;
-use crate::model::{KeyNumber, Model, Nature};
+use crate::model::{KeyNumber, Model, Nature, Tag};
 use crate::prng::Prng;
 use shard_cache::time::Instant;
+use std::io::Write as _;
 
 /// What a request asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// A key; with the ETags of `If-None-Match`, if any.
-    Lookup { key: KeyNumber, tags: Vec<String> },
+    /// A key, if the client does not hold it already.
+    Lookup { key: KeyNumber, held: Held },
     /// `/healthz`.
     Health,
     /// A path that is not there.
@@ -18,6 +19,27 @@ pub enum Ask {
     Method { body_size: usize },
     /// Something malformed.
     Broken,
+}
+
+/// What `If-None-Match` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing: there is no such line.
+    Nothing,
+    /// Any value.
+    Any,
+    /// Values with these ETags.
+    Tags([Option<Tag>; 2]),
+}
+
+impl Held {
+    fn has(self, tag: Tag) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Any => true,
+            Self::Tags(tags) => tags.contains(&Some(tag)),
+        }
+    }
 }
 
 /// What a server may fail to do.
@@ -33,7 +55,7 @@ pub enum Excuses {
 }
 
 /// A request that was written, or is about to be, and has no complete reply yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Owed {
     /// What it asks for.
     pub ask: Ask,
@@ -50,8 +72,8 @@ pub struct Owed {
 pub enum Body {
     /// There is none, whatever the head says.
     None,
-    /// A value of the key: one of these versions.
-    Value { key: KeyNumber, versions: Vec<usize> },
+    /// A value of the key with this ETag: one of these versions.
+    Value { key: KeyNumber, tag: Tag, versions: Vec<usize> },
     /// Exactly this.
     Text(&'static str),
     /// A JSON object with one field, `error`.
@@ -95,34 +117,33 @@ pub fn compose(
     now: Instant,
 ) -> Owed {
     let head_only = prng.chance(120);
-    let method = if head_only { "HEAD" } else { "GET" };
+    let method: &[u8] = if head_only { b"HEAD " } else { b"GET " };
     let ask = match prng.below(100) {
         0..=3 => Ask::Health,
         4 | 5 => Ask::Nowhere,
         6..=8 => Ask::Method { body_size: prng.size(0, 300) },
-        _ => Ask::Lookup { key, tags: tags(model, prng, key) },
+        _ => Ask::Lookup { key, held: held(model, prng, key) },
     };
     let old = last && prng.coin();
-    let version = if old { "HTTP/1.0" } else { "HTTP/1.1" };
     match &ask {
         Ask::Lookup { key, .. } => {
-            out.extend(format!("{method} ").bytes());
-            out.extend(model.target(*key, prng));
-            out.extend(format!(" {version}\r\n").bytes());
+            out.extend(method);
+            model.write_target(*key, prng, out);
         }
-        Ask::Health => out.extend(format!("{method} /healthz {version}\r\n").bytes()),
-        Ask::Nowhere => out.extend(format!("{method} /nowhere?x=1 {version}\r\n").bytes()),
-        Ask::Method { .. } => out.extend(format!("PUT /healthz {version}\r\n").bytes()),
+        Ask::Health => out.extend([method, b"/healthz"].concat()),
+        Ask::Nowhere => out.extend([method, b"/nowhere?x=1"].concat()),
+        Ask::Method { .. } => out.extend(b"PUT /healthz"),
         Ask::Broken => unreachable!("broken requests are composed elsewhere"),
     }
+    out.extend(if old { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
     out.extend(b"Host: sim.example\r\n");
-    if let Ask::Lookup { tags, .. } = &ask
-        && !tags.is_empty()
-    {
-        out.extend(format!("If-None-Match: {}\r\n", tags.join(", ")).bytes());
+    if let Ask::Lookup { held, .. } = ask {
+        write_held(out, held);
     }
-    if prng.chance(300) {
-        out.extend(format!("X-Padding: {}\r\n", "p".repeat(prng.size(1, 300))).bytes());
+    if prng.chance(100) {
+        out.extend(b"X-Padding: ");
+        out.resize(out.len() + prng.size(1, 300), b'p');
+        out.extend(b"\r\n");
     }
     if last && !old {
         out.extend(b"Connection: close\r\n");
@@ -136,24 +157,38 @@ pub fn compose(
     Owed { ask, head_only, last, asked: now }
 }
 
-fn tags(model: &Model, prng: &mut Prng, key: KeyNumber) -> Vec<String> {
-    let mut tags = Vec::new();
-    if prng.chance(250) {
-        tags.extend(model.known_etag(key, prng));
-        if prng.chance(200) {
-            tags.push("W/\"0000000000000001\"".to_owned());
-        }
-        if prng.chance(100) {
-            tags = vec!["*".to_owned()];
+fn held(model: &Model, prng: &mut Prng, key: KeyNumber) -> Held {
+    if !prng.chance(250) {
+        return Held::Nothing;
+    }
+    let known = model.known_etag(key, prng);
+    match prng.below(100) {
+        0..=9 => Held::Any,
+        10..=27 => Held::Tags([known, Some(1)]),
+        _ if known.is_none() => Held::Nothing,
+        _ => Held::Tags([known, None]),
+    }
+}
+
+fn write_held(out: &mut Vec<u8>, held: Held) {
+    match held {
+        Held::Nothing => {}
+        Held::Any => out.extend(b"If-None-Match: *\r\n"),
+        Held::Tags(tags) => {
+            out.extend(b"If-None-Match: ");
+            for (index, tag) in tags.iter().flatten().enumerate() {
+                out.extend(if index == 0 { &b""[..] } else { b", W/" });
+                write!(out, "\"{tag:016x}\"").expect("a vector takes what is written");
+            }
+            out.extend(b"\r\n");
         }
     }
-    tags
 }
 
 fn write_body(out: &mut Vec<u8>, prng: &mut Prng, size: usize, old: bool) {
     if old || prng.coin() {
         out.extend(format!("Content-Length: {size}\r\n\r\n").bytes());
-        out.extend(vec![b'b'; size]);
+        out.resize(out.len() + size, b'b');
         return;
     }
     out.extend(b"Transfer-Encoding: chunked\r\n\r\n");
@@ -161,7 +196,7 @@ fn write_body(out: &mut Vec<u8>, prng: &mut Prng, size: usize, old: bool) {
     while left > 0 {
         let chunk = prng.size(1, left);
         out.extend(format!("{chunk:x}\r\n").bytes());
-        out.extend(vec![b'c'; chunk]);
+        out.resize(out.len() + chunk, b'c');
         out.extend(b"\r\n");
         left -= chunk;
     }
@@ -195,24 +230,28 @@ pub fn compose_broken(out: &mut Vec<u8>, prng: &mut Prng, now: Instant) -> Owed 
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check(owed: &Owed, head: &Head, model: &Model, excuses: Excuses) -> Result<Body, String> {
+pub fn check(
+    owed: &Owed,
+    head: &Head<'_>,
+    model: &Model,
+    excuses: Excuses,
+) -> Result<Body, String> {
     if owed.last && !head.close {
         return Err("the last reply does not say Connection: close".to_owned());
     }
     let may_fail = excuses == Excuses::All;
     let may_shed = excuses != Excuses::None;
-    let body = match (&owed.ask, head.status) {
-        (Ask::Lookup { key, tags }, 200) => check_found(*key, tags, head, model)?,
-        (Ask::Lookup { key, tags }, 304) => {
-            check_not_modified(*key, tags, head, model, owed.asked)?
-        }
-        (Ask::Lookup { key, .. }, 404) if model.nature(*key) == Nature::Absent => {
+    let asked = owed.asked;
+    let body = match (owed.ask, head.status) {
+        (Ask::Lookup { key, held }, 200) => check_found(key, held, head, model, asked)?,
+        (Ask::Lookup { key, held }, 304) => check_not_modified(key, held, head, model, asked)?,
+        (Ask::Lookup { key, .. }, 404) if model.nature(key) == Nature::Absent => {
             Body::Text(r#"{"error":"not_found"}"#)
         }
-        (Ask::Lookup { key, .. }, 502 | 504) if model.nature(*key) == Nature::Failing => {
+        (Ask::Lookup { key, .. }, 502 | 504) if model.nature(key) == Nature::Failing => {
             Body::Text(r#"{"error":"origin_unavailable"}"#)
         }
-        (Ask::Lookup { key, .. }, 502) if model.nature(*key) == Nature::TooLarge => {
+        (Ask::Lookup { key, .. }, 502) if model.nature(key) == Nature::TooLarge => {
             Body::Text(r#"{"error":"origin_unavailable"}"#)
         }
         (Ask::Lookup { .. }, 502 | 504) if may_fail => {
@@ -236,40 +275,43 @@ pub fn check(owed: &Owed, head: &Head, model: &Model, excuses: Excuses) -> Resul
 
 fn check_found(
     key: KeyNumber,
-    tags: &[String],
-    head: &Head,
+    held: Held,
+    head: &Head<'_>,
     model: &Model,
+    asked: Instant,
 ) -> Result<Body, String> {
     if model.nature(key) != Nature::Present {
         return Err("a value of a key that has none".to_owned());
     }
-    let etag = head.etag.as_ref().ok_or("200 without an ETag")?;
-    if tags.iter().any(|tag| tag == etag || tag == "*") {
+    let tag = head.etag.ok_or("200 without an ETag")?;
+    if held.has(tag) {
         return Err("200 although the client holds the value".to_owned());
     }
-    if head.content_type.as_deref() != Some(model.content_type(key)) {
+    if head.content_type != Some(model.content_type(key)) {
         return Err(format!("the content type should be {}", model.content_type(key)));
     }
     let size = head.content_length.ok_or("200 without its length")?;
-    let versions =
-        (0..=model.newest(key)).filter(|version| model.value_size(key, *version) == size);
-    Ok(Body::Value { key, versions: versions.collect() })
+    let versions: Vec<usize> = (model.oldest(key, asked)..=model.newest(key))
+        .filter(|version| model.value_size(key, *version) == size)
+        .collect();
+    if versions.is_empty() {
+        return Err(format!("key {key} has no value of {size} bytes that is young enough"));
+    }
+    Ok(Body::Value { key, tag, versions })
 }
 
 fn check_not_modified(
     key: KeyNumber,
-    tags: &[String],
-    head: &Head,
+    held: Held,
+    head: &Head<'_>,
     model: &Model,
     asked: Instant,
 ) -> Result<Body, String> {
-    let etag = head.etag.as_ref().ok_or("304 without an ETag")?;
-    let any = tags.iter().any(|tag| tag == "*");
-    if !any && !tags.contains(etag) {
+    let tag = head.etag.ok_or("304 without an ETag")?;
+    if !held.has(tag) {
         return Err("304 with an ETag that the client does not hold".to_owned());
     }
-    let versions = model.versions_of(key, etag);
-    if !any && !versions.into_iter().any(|version| model.may_serve(key, version, asked)) {
+    if held != Held::Any && !model.may_have(key, model.oldest(key, asked), tag) {
         return Err("304 for a value that is older than allowed".to_owned());
     }
     Ok(Body::None)

@@ -131,6 +131,8 @@ pub struct SimRing {
     /// Completions that the shard has not seen yet, in the order of posting.
     posted: VecDeque<Completion>,
     buffers: Vec<Box<[u8]>>,
+    /// Bytes received into each; the rest of it is poison.
+    filled: Vec<usize>,
     /// Indexes of the buffers that are not on loan.
     free: Vec<u16>,
     counters: RingCounters,
@@ -163,6 +165,7 @@ impl SimRing {
             flights: Vec::new(),
             posted: VecDeque::new(),
             buffers: (0..sizes.buffers_count).map(buffer).collect(),
+            filled: vec![0; sizes.buffers_count.into()],
             free: (0..sizes.buffers_count).collect(),
             counters: RingCounters::default(),
             asleep: None,
@@ -178,7 +181,7 @@ impl SimRing {
     #[must_use]
     pub fn next_turn(&self, host: &Host) -> Instant {
         match self.asleep {
-            Some(Asleep { until, .. }) if self.posted.is_empty() => {
+            Some(Asleep { until, .. }) if self.posted.is_empty() && self.pushed.is_empty() => {
                 self.next_event(host).map_or(until, |event| event.min(until))
             }
             Some(_) | None => host.now(),
@@ -239,6 +242,14 @@ impl SimRing {
     pub fn loans_count(&self) -> usize {
         let unseen = |done: &&Completion| matches!(done.event, Event::Received { .. });
         self.buffers.len() - self.free.len() - self.posted.iter().filter(unseen).count()
+    }
+
+    /// A place in the middle of a turn: now and then the shard is stalled here while others act.
+    fn meet(&self) {
+        let stall = self.host.borrow_mut().stall(self.shard);
+        if let Some((until, others)) = stall {
+            others.go_on(until);
+        }
     }
 
     // Submitting.
@@ -525,13 +536,14 @@ impl SimRing {
         let most = size.min(self.sizes.buffer_size);
         let short = host.faults.receive_short;
         let size_taken = if host.chance(short) {
-            if host.prng.coin() { 1 } else { host.prng.size(1, most) }
+            if host.prng.chance(100) { 1 } else { host.prng.size(1, most) }
         } else {
             most
         };
         host.marks.hit_if(size_taken == 1 && size > 1, Mark::ReceiveOneByte);
         let buffer = self.free.swap_remove(host.prng.index(self.free.len()));
         host.net.receive(socket, &mut self.buffers[usize::from(buffer)][..size_taken]);
+        self.filled[usize::from(buffer)] = size_taken;
         let len = u32::try_from(size_taken).expect("buffers are small");
         Event::Received { buffer: BufferId::lend(buffer), len }
     }
@@ -548,6 +560,37 @@ impl SimRing {
                 Outcome::Over(event)
             }
         }
+    }
+
+    fn enter(
+        &mut self,
+        memory: Memory<'_>,
+        deadline: Instant,
+        completions: &mut Completions,
+    ) -> Clock {
+        let host = Rc::clone(&self.host);
+        let host = &mut *host.borrow_mut();
+        host.pass();
+        // A shard that was left alone has waited in here since it fell asleep.
+        let entered = self.asleep.map_or_else(|| host.now(), |asleep| asleep.since);
+        let idle = self.pushed.is_empty();
+        self.counters.enters += 1;
+        self.submit_all(host, memory);
+        host.pass();
+        self.post_all(host, memory);
+        let waits = self.posted.is_empty() && host.now() < deadline;
+        host.marks.hit_if(waits, Mark::TurnEmpty);
+        let empty = host.faults.turn_empty;
+        let since = host.now();
+        let asleep = waits && !host.chance(empty);
+        // Asking whether a wake-up is due is the one way to read the flag; it lowers it, too.
+        let flagged = asleep && self.sleep.must_wake();
+        self.asleep = asleep.then_some(Asleep { since, until: deadline, flagged });
+        let spins = idle && self.posted.is_empty() && !waits;
+        self.spins = if spins { self.spins + 1 } else { 0 };
+        assert!(self.spins <= SPINS_MAX, "a shard polls without anything to do");
+        self.reap(host, completions);
+        Clock { entered, woke: host.now(), wall: host.wall() }
     }
 
     // Reaping.
@@ -579,6 +622,7 @@ impl Ring for SimRing {
     fn push(&mut self, token: Token, op: Op) {
         assert!(self.pushed.len() < self.sizes.pushes_max, "pushes of a turn are bounded");
         self.pushed.push((token, op));
+        self.meet();
     }
 
     fn turn(
@@ -588,40 +632,24 @@ impl Ring for SimRing {
         completions: &mut Completions,
     ) -> Clock {
         assert!(completions.is_empty(), "the shard took all completions of the turn before");
-        let host = Rc::clone(&self.host);
-        let host = &mut *host.borrow_mut();
-        host.pass();
-        // A shard that was left alone has waited in here since it fell asleep.
-        let entered = self.asleep.map_or_else(|| host.now(), |asleep| asleep.since);
-        let idle = self.pushed.is_empty();
-        self.counters.enters += 1;
-        self.submit_all(host, memory);
-        host.pass();
-        self.post_all(host, memory);
-        let waits = self.posted.is_empty() && host.now() < deadline;
-        host.marks.hit_if(waits, Mark::TurnEmpty);
-        let empty = host.faults.turn_empty;
-        let since = host.now();
-        let asleep = waits && idle && !host.chance(empty);
-        // Asking whether a wake-up is due is the one way to read the flag; it lowers it, too.
-        let flagged = asleep && self.sleep.must_wake();
-        self.asleep = asleep.then_some(Asleep { since, until: deadline, flagged });
-        let spins = idle && self.posted.is_empty() && !waits;
-        self.spins = if spins { self.spins + 1 } else { 0 };
-        assert!(self.spins <= SPINS_MAX, "a shard polls without anything to do");
-        self.reap(host, completions);
-        Clock { entered, woke: host.now(), wall: host.wall() }
+        let clock = self.enter(memory, deadline, completions);
+        self.meet();
+        clock
     }
 
     fn bytes(&self, buffer: &BufferId, len: u32) -> &[u8] {
         assert!(!self.free.contains(&buffer.index()), "the buffer is on loan");
+        self.meet();
         &self.buffers[usize::from(buffer.index())][..len as usize]
     }
 
     fn recycle(&mut self, buffer: BufferId) {
         assert!(!self.free.contains(&buffer.index()), "a buffer is given back once");
-        self.buffers[usize::from(buffer.index())].fill(POISON);
+        let index = usize::from(buffer.index());
+        let filled = std::mem::take(&mut self.filled[index]);
+        self.buffers[index][..filled].fill(POISON);
         self.free.push(buffer.index());
+        self.meet();
     }
 
     fn buffers_count(&self) -> u16 {

@@ -79,8 +79,9 @@ impl Sending {
         rest.advance(self.taken);
         let mut bytes = Vec::with_capacity(piece as usize);
         for span in rest.as_slice() {
+            let span = resolve(*span, memory);
             let left = piece as usize - bytes.len();
-            bytes.extend(resolve(*span, memory).iter().take(left));
+            bytes.extend_from_slice(&span[..left.min(span.len())]);
         }
         host.net.send(self.socket, &bytes);
         let whole = self.taken + piece == size;
@@ -107,14 +108,26 @@ fn resolve(span: Span, memory: Memory<'_>) -> &[u8] {
     &region[start..][..span.len as usize]
 }
 
+/// Four lanes, so that a processor works on all of them at a time.
 fn hash(spans: &Spans, memory: Memory<'_>) -> u64 {
-    let mut hash = 0;
+    let mut lanes = [0; 4];
     for span in spans.as_slice() {
-        for chunk in resolve(*span, memory).chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            hash = mix(hash ^ u64::from_le_bytes(word)).wrapping_add(1);
+        let bytes = resolve(*span, memory);
+        let (chunks, rest) = bytes.as_chunks::<32>();
+        for chunk in chunks {
+            for lane in 0..4 {
+                let word: [u8; 8] = std::array::from_fn(|byte| chunk[lane * 8 + byte]);
+                lanes[lane] = step(lanes[lane], u64::from_le_bytes(word));
+            }
+        }
+        for byte in rest {
+            lanes[0] = step(lanes[0], (*byte).into());
         }
     }
-    hash
+    lanes.into_iter().fold(0, |hash, lane| mix(hash ^ lane))
+}
+
+/// Invertible in either argument: one changed word is always seen.
+const fn step(lane: u64, word: u64) -> u64 {
+    (lane ^ word).rotate_left(29).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -1,7 +1,7 @@
 //! From a seed to the options of a run: faults, bounds, settings, clients.
 
 use super::client::Manner;
-use super::faults::{FETCH_NS_MAX, Faults, OriginFaults, some};
+use super::faults::{FETCH_NS_MAX, Faults, OriginFaults, STALL_NS_MAX, some};
 use crate::model::Ages;
 use crate::prng::Prng;
 use pelton::http::{HeadPolicy, HttpLimits};
@@ -15,6 +15,10 @@ use std::time::Duration;
 pub struct Options {
     /// Shards in the world.
     pub shards_count: u16,
+    /// How likely a bound of a shard is to be tight, per mille.
+    pub tight: u32,
+    /// How likely a kind of fault is to be on, per mille.
+    pub on: u32,
     /// Faults of the kernel.
     pub faults: Faults,
     /// Faults of the origin.
@@ -33,6 +37,8 @@ pub struct Options {
     pub clients_max: usize,
     /// A client begins, per mille and tick.
     pub client_begins: u32,
+    /// Of clients that begin, so many per mille do so with as many others as there may be.
+    pub burst: u32,
     /// Requests of a client in flight.
     pub pipeline_max: usize,
     /// Keys that are asked for.
@@ -43,6 +49,9 @@ pub struct Options {
     pub ages: Ages,
     /// A value is replaced, per mille and tick.
     pub value_replaced: u32,
+    /// Ticks of the storm, as a multiple of those asked for: rare paths of a world in which little
+    /// is in the way are met by numbers.
+    pub storm_factor: u64,
     /// The server is told to drain while clients are at it.
     pub drain_early: bool,
 }
@@ -52,38 +61,48 @@ impl Options {
     #[must_use]
     pub fn draw(prng: &mut Prng) -> Self {
         let shards_count = prng.pick(&[1, 1, 2, 3]);
-        let limits = draw_limits(prng, shards_count);
+        // A run in which everything is tight and fails does little else than wait; one in which
+        // nothing does never meets a bound. So both are drawn before the rest.
+        let tight = prng.pick(&[ROOMY, ROOMY, 200, 700]);
+        let on = prng.pick(&[CALM, CALM, 300, 600]);
+        let limits = draw_limits(prng, shards_count, tight);
         let settings = draw_settings(prng);
         let ttl = u64::from(settings.ttl_ms);
         let windows = settings.windows;
         let stale = u64::from(windows.while_revalidate_ms.max(windows.if_error_ms));
-        let within = Duration::from_millis(ttl + stale) + Duration::from_nanos(FETCH_NS_MAX);
-        let tight = prng.chance(300);
+        // A fetch is slow, and the shard that it lands at is stalled, or the one that reads.
+        let within = Duration::from_millis(ttl + stale)
+            + Duration::from_nanos(FETCH_NS_MAX + 2 * STALL_NS_MAX);
+        let few = prng.chance(tight);
         Self {
             shards_count,
-            faults: Faults::draw(prng),
-            origin_faults: OriginFaults::draw(prng),
+            tight,
+            on,
+            faults: Faults::draw(prng, on),
+            origin_faults: OriginFaults::draw(prng, on),
             limits,
             settings,
-            descriptors_max: if tight { 12 } else { 1000 },
+            descriptors_max: if few { 12 } else { 1000 },
             backlog_max: prng.pick(&[1, 4, 64]),
-            manners: draw_manners(prng),
-            clients_max: prng.pick(&[1, 4, 12, 32]),
-            client_begins: prng.pick(&[5, 20, 100]),
-            pipeline_max: prng.pick(&[1, 4, 32]),
+            manners: draw_manners(prng, on),
+            clients_max: prng.pick(&[1, 12, 32, 48]),
+            client_begins: prng.pick(&[20, 100, 500]),
+            burst: some(prng, on, 200),
+            pipeline_max: prng.pick(&[1, 4, 32, 32]),
             keys_count: prng.pick(&[1, 5, 50, 500]),
-            large_share: prng.pick(&[1, 3, 12]),
+            large_share: if prng.chance(80) { 14 } else { prng.pick(&[0, 0, 1]) },
             ages: if prng.coin() { Ages::Never } else { Ages::Within(within) },
-            value_replaced: some(prng, 50),
+            value_replaced: some(prng, on, 50),
+            storm_factor: if tight == ROOMY && on == CALM { 4 } else { 1 },
             drain_early: prng.chance(200),
         }
     }
 }
 
-/// Honest clients always, others every other time each.
-fn draw_manners(prng: &mut Prng) -> Vec<Manner> {
+/// Honest clients always, others in some seeds.
+fn draw_manners(prng: &mut Prng, rude: u32) -> Vec<Manner> {
     let mut manners = vec![Manner::Honest];
-    manners.extend(Manner::ALL.iter().filter(|_| prng.coin()));
+    manners.extend(Manner::ALL.iter().filter(|_| prng.chance(rude)));
     manners
 }
 
@@ -113,22 +132,27 @@ fn draw_settings(prng: &mut Prng) -> Settings {
 }
 
 /// Bounds that are reached, and keep the relations that `limits` asserts of the real ones.
-fn draw_limits(prng: &mut Prng, shards: u16) -> Limits {
-    let connections_max = prng.pick(&[2, 8, 64]);
-    let copy_threshold = prng.pick(&[64, 1024, 8192]);
-    let replies_per_connection_max = prng.pick(&[1, 4, 32]);
-    let requests_per_connection_turn_max = prng.pick(&[1, 4, 32]);
-    let flights_max = prng.pick(&[1, 8, 64]);
-    let input_buffers_count: u16 = prng.pick(&[4, 16, 64]);
-    let completions_max = prng.pick(&[2, 16, 256]);
-    let pumps_per_turn_max = prng.pick(&[1, 16]);
-    let starved_per_turn_max = prng.pick(&[1, 16]);
-    let sweep_per_turn_max = prng.pick(&[1, 64]);
-    let parcels_count = prng.pick(&[1, 4, 32]);
-    let big_parcels_count = prng.pick(&[1, 4]);
+fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
+    let big_parcel_size = if prng.chance(100) { VALUE_SIZE_MAX } else { 20_000 };
+    let mut bound = |least: u32, few: u32, many: u32| {
+        if prng.chance(tight) { prng.pick(&[least, few]) } else { many }
+    };
+    let small = |count: u32| u16::try_from(count).expect("it is small");
+    let connections_max = bound(2, 8, 64);
+    let copy_threshold = bound(64, 8192, 1024);
+    let replies_per_connection_max = bound(1, 4, 32);
+    let requests_per_connection_turn_max = bound(1, 4, 32);
+    let flights_max = bound(1, 8, 64);
+    let input_buffers_count = bound(4, 16, 64);
+    let completions_max = bound(2, 16, 256);
+    let pumps_per_turn_max = bound(1, 4, 64);
+    let starved_per_turn_max = bound(1, 4, 16);
+    let sweep_per_turn_max = bound(1, 4, 64);
+    let parcels_count = bound(1, 4, 64);
+    let big_parcels_count = bound(1, 2, 4);
     Limits {
         shards,
-        cache_size: prng.pick(&[11 << 18, 4 << 20]),
+        cache_size: u64::from(bound(11 << 18, 11 << 18, 4 << 20)),
         connections_max,
         completions_max,
         submissions_max: 0,
@@ -139,32 +163,38 @@ fn draw_limits(prng: &mut Prng, shards: u16) -> Limits {
         pumps_per_turn_max,
         starved_per_turn_max,
         sweep_per_turn_max,
-        requests_per_turn_max: requests_per_connection_turn_max * prng.pick(&[1, 4]),
+        requests_per_turn_max: requests_per_connection_turn_max * bound(1, 2, 16),
         requests_per_connection_turn_max,
         replies_per_connection_max,
-        replies_max: replies_per_connection_max * prng.pick(&[1, 4, 32]),
-        input_buffers_count,
-        input_buffer_size: prng.pick(&[64, 512, 4096]),
-        input_held_max: u32::from(input_buffers_count) / 4 * 3,
-        input_held_per_connection_max: prng.pick(&[1, 2]),
-        output_blocks_count: prng.pick(&[1, 4, 64]),
-        output_block_size: (copy_threshold + REPLY_HEAD_SIZE_MAX) * prng.pick(&[1, 4]),
-        carry_blocks_count: prng.pick(&[1, 4, connections_max]),
+        replies_max: replies_per_connection_max * bound(1, 4, 32),
+        input_buffers_count: small(input_buffers_count),
+        input_buffer_size: bound(64, 512, 4096),
+        input_held_max: input_buffers_count / 4 * 3,
+        input_held_per_connection_max: small(bound(1, 1, 2)),
+        output_blocks_count: bound(1, 4, 32),
+        output_block_size: (copy_threshold + REPLY_HEAD_SIZE_MAX) * bound(1, 1, 2),
+        carry_blocks_count: bound(1, 4, connections_max),
         carry_block_size: HEAD_SIZE_MAX,
         flights_max,
-        waiters_max: flights_max * prng.pick(&[1, 8]),
-        landings_per_turn_max: prng.pick(&[1, 16]),
-        rush_per_turn_max: prng.pick(&[1, 16]),
+        waiters_max: flights_max * bound(1, 2, 8),
+        landings_per_turn_max: bound(1, 2, 16),
+        rush_per_turn_max: bound(1, 4, 64),
         parcels_count,
-        parcel_size: copy_threshold.max(prng.pick(&[512, 4096])),
+        parcel_size: copy_threshold.max(bound(512, 512, 2048)),
         big_parcels_count,
-        big_parcel_size: prng.pick(&[20_000, 20_000, VALUE_SIZE_MAX]),
+        big_parcel_size,
         messages_per_peer_max: (2 * (parcels_count + big_parcels_count)).next_power_of_two(),
-        messages_per_peer_turn_max: prng.pick(&[1, 16]),
+        messages_per_peer_turn_max: bound(1, 4, 64),
         copy_threshold,
         content_types_max: 8,
     }
 }
+
+/// The least of what [`Options::tight`] may be.
+const ROOMY: u32 = 20;
+
+/// The least of what [`Options::on`] may be.
+const CALM: u32 = 50;
 
 /// The longest head, bytes.
 const HEAD_SIZE_MAX: u32 = 4096;

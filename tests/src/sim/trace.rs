@@ -49,7 +49,7 @@ struct Line {
 #[derive(Debug)]
 pub struct Trace {
     hash: u64,
-    lines_count: u64,
+    pub(super) lines_count: u64,
     tail: VecDeque<Line>,
 }
 
@@ -82,9 +82,8 @@ impl Trace {
         for word in [line.at.ns(), line.who.bits(), token, line.words[0], line.words[1]] {
             self.hash = mix(self.hash ^ word).wrapping_add(1);
         }
-        for byte in line.what.bytes() {
-            self.hash = self.hash.rotate_left(5) ^ u64::from(byte);
-        }
+        let first = line.what.as_bytes().first().copied().unwrap_or_default();
+        self.hash = self.hash.rotate_left(5) ^ u64::from(first) << 32 ^ line.what.len() as u64;
         self.lines_count += 1;
         if self.tail.len() == TAIL_MAX {
             self.tail.pop_front();

@@ -36,7 +36,7 @@ impl SimStage {
             wall_step: 0,
             delay_ns_max: 20_000,
             send_short: 500,
-            ..Faults::draw(&mut prng)
+            ..Faults::draw(&mut prng, 500)
         };
         let host = Rc::new(RefCell::new(Host::new(prng, faults, net, 2)));
         let sizes = Sizes {
@@ -83,8 +83,8 @@ impl Stage for SimStage {
 
     fn read(&mut self, peer: usize, into: &mut Vec<u8>) -> End {
         loop {
-            match self.host.borrow_mut().net.read(self.peers[peer], 65_536) {
-                Read::Bytes(bytes) => into.extend(bytes),
+            match self.host.borrow_mut().net.read(self.peers[peer], 65_536, into) {
+                Read::Bytes(_) => {}
                 Read::Nothing => return End::Open,
                 Read::End => return End::Ended,
                 Read::Reset => return End::Reset,
