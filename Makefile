@@ -16,7 +16,7 @@ PIPELINE = 1
 PAIRS = 15
 
 .DEFAULT_GOAL := help
-.PHONY: help host run test check sim bench-floor bench-quick second-opinion instructions clean
+.PHONY: help host run test check sim fuzz bench-floor bench-quick second-opinion instructions clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ check: host ## Check format, lints and the house rules; dependencies too, where 
 sim: host ## Simulate: SEED= runs one seed, SEEDS= that many, TIME= as many as fit; TICKS= each.
 	@cargo build --profile sim -p pelton-tests --bin simulate
 	@SEED=$(SEED) SEEDS=$(SEEDS) TIME=$(TIME) TICKS=$(TICKS) target/sim/simulate
+
+fuzz: host ## Fuzz parsers and machines with AddressSanitizer: TIME= seconds each, TARGET= one.
+	@TIME=$(TIME) TARGET=$(TARGET) tests/fuzz/run
 
 # Replies of the floor server have the mean size of those of the real data.
 bench-floor: host ## Measure CPU a request above the fixed-reply server. RATE= PIPELINE= PAIRS=

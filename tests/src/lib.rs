@@ -2,12 +2,16 @@
 //!
 //! `sim` is a made-up world around real shards, `model` the obviously right answers it compares
 //! with, `prng` its one source of chance. `process` starts the real binary, `http` speaks to it,
-//! `fixture` gives it stores with known content.
+//! `fixture` gives it stores with known content. `meaning` and `heads` say what bytes mean to our
+//! parser and to another one; `fuzz` holds the targets of `make fuzz`.
 
 #![forbid(unsafe_code)]
 
 pub mod fixture;
+pub mod fuzz;
+pub mod heads;
 pub mod http;
+pub mod meaning;
 pub mod model;
 pub mod prng;
 pub mod process;

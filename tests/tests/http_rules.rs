@@ -3,11 +3,9 @@
 
 #![expect(clippy::tests_outside_test_module, reason = "the whole file is a test")]
 
-use pelton::http::{
-    Connection, Exchange, HttpLimits, KEY_SIZE_MAX, Phase, RawKey, Refusal, Request, Route, Step,
-};
+use pelton::http::{Connection, Exchange, HttpLimits, Phase, Refusal, Step};
+use pelton_tests::meaning::{Event, feed};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
-use shard_cache::hash::Etag;
 
 const LIMITS: HttpLimits = HttpLimits {
     head_size_max: 512,
@@ -17,73 +15,11 @@ const LIMITS: HttpLimits = HttpLimits {
     body_size_max: 64,
 };
 
-/// What became of some input, without its borrows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Event {
-    Health {
-        connection: Connection,
-        head_only: bool,
-    },
-    Lookup {
-        key: Vec<u8>,
-        connection: Connection,
-        head_only: bool,
-        matches: bool,
-    },
-    /// A request that is answered with an error.
-    Answered {
-        refusal: Refusal,
-        connection: Connection,
-    },
-    /// The connection ends with this answer.
-    Broken(Refusal),
-}
-
 const KEPT: Connection = Connection::Persistent;
 const CLOSED: Connection = Connection::Close;
 
-fn event(request: &Request<'_>) -> Event {
-    let connection = request.connection(false);
-    let head_only = request.head_only;
-    match request.route {
-        Route::Health => Event::Health { connection, head_only },
-        Route::Refused(refusal) => Event::Answered { refusal, connection },
-        Route::Lookup { key } => Event::Lookup {
-            key: decoded(key),
-            connection,
-            head_only,
-            matches: request.if_none_match.matches(Etag::from_bits(0x00c0_ffee_00c0_ffee)),
-        },
-    }
-}
-
-/// Feeds `parts` one after the other, as receives would bring them. Answers what came of it, how
-/// many bytes were consumed and where the connection stands.
-fn feed<'a>(parts: impl Iterator<Item = &'a [u8]>) -> (Vec<Event>, usize, Phase) {
-    let mut exchange = Exchange::new();
-    let (mut events, mut consumed_total, mut held) = (Vec::new(), 0, Vec::new());
-    for part in parts {
-        held.extend_from_slice(part);
-        loop {
-            let (event, consumed) = match exchange.next(&held, &LIMITS) {
-                Step::Request { request, consumed } => (Some(event(&request)), consumed),
-                Step::Refused(refusal) => (Some(Event::Broken(refusal)), 0),
-                Step::Partial { consumed } => (None, consumed),
-            };
-            assert!(consumed <= held.len(), "no more can be consumed than there is");
-            held.drain(..consumed);
-            consumed_total += consumed;
-            match event {
-                Some(event) => events.push(event),
-                None => break,
-            }
-        }
-    }
-    (events, consumed_total, exchange.phase())
-}
-
 fn whole(input: &[u8]) -> Vec<Event> {
-    feed(std::iter::once(input)).0
+    feed(&LIMITS, std::iter::once(input)).0
 }
 
 fn lookup(key: &[u8]) -> Event {
@@ -472,7 +408,7 @@ fn broken() -> Vec<(&'static str, Vec<u8>, Refusal)> {
 #[test]
 fn well_formed_requests_are_understood_rule_by_rule() {
     for (rule, input, events) in accepted() {
-        let (seen, consumed, phase) = feed(std::iter::once(&input[..]));
+        let (seen, consumed, phase) = feed(&LIMITS, std::iter::once(&input[..]));
         assert_eq!(seen, events, "{rule}");
         assert_eq!(consumed, input.len(), "{rule}: every byte belongs to a request");
         let closes = matches!(
@@ -502,13 +438,13 @@ fn no_split_in_two_changes_what_the_bytes_mean() {
     for (rule, input) in
         well_formed.chain(broken().into_iter().map(|(rule, input, _)| (rule, input)))
     {
-        let expected = feed(std::iter::once(&input[..]));
+        let expected = feed(&LIMITS, std::iter::once(&input[..]));
         for at in 0..=input.len() {
             let (first, second) = input.split_at(at);
-            let seen = feed([first, second].into_iter());
+            let seen = feed(&LIMITS, [first, second].into_iter());
             assert_eq!((&seen.0, seen.2), (&expected.0, expected.2), "{rule}, split at {at}");
         }
-        let seen = feed(input.chunks(1));
+        let seen = feed(&LIMITS, input.chunks(1));
         assert_eq!((&seen.0, seen.2), (&expected.0, expected.2), "{rule}, byte by byte");
     }
 }
@@ -569,13 +505,13 @@ proptest! {
         input in soup(),
         cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..6),
     ) {
-        let (expected, consumed, _) = feed(std::iter::once(&input[..]));
+        let (expected, consumed, _) = feed(&LIMITS, std::iter::once(&input[..]));
         prop_assert!(consumed <= input.len());
         let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
         cuts.extend([0, input.len()]);
         cuts.sort_unstable();
         let parts = cuts.windows(2).map(|cut| &input[cut[0]..cut[1]]);
-        let (seen, ..) = feed(parts);
+        let (seen, ..) = feed(&LIMITS, parts);
 
         // A refusal of a head that never ends may wait for its end or its bound.
         let waits = expected.len() == seen.len() + 1
@@ -583,10 +519,4 @@ proptest! {
         let compared = if waits { &expected[..seen.len()] } else { &expected[..] };
         prop_assert_eq!(compared, &seen[..]);
     }
-}
-
-fn decoded(key: RawKey<'_>) -> Vec<u8> {
-    let mut room = [0; KEY_SIZE_MAX];
-    let size = key.copy_to(&mut room);
-    room[..size].to_vec()
 }

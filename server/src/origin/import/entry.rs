@@ -55,13 +55,13 @@ pub struct EntryLimits {
 
 /// A good line.
 #[derive(Debug)]
-pub(super) struct Entry<'a> {
+pub struct Entry<'a> {
     /// The key, without its escapes.
-    pub(super) key: Cow<'a, str>,
+    pub key: Cow<'a, str>,
     /// What the value is.
-    pub(super) content_type: ContentType,
+    pub content_type: ContentType,
     /// How long it is fresh; `None` until it is replaced.
-    pub(super) ttl: Option<Duration>,
+    pub ttl: Option<Duration>,
     value: Value<'a>,
 }
 
@@ -102,7 +102,10 @@ type Bad = (BadLine, String);
 
 impl<'a> Entry<'a> {
     /// Reads one line.
-    pub(super) fn parse(line: &'a [u8], limits: EntryLimits) -> Result<Self, Bad> {
+    ///
+    /// # Errors
+    /// Why it is bad, and what exactly is wrong with it.
+    pub fn parse(line: &'a [u8], limits: EntryLimits) -> Result<Self, (BadLine, String)> {
         if line.trim_ascii().is_empty() {
             return Err((BadLine::Empty, String::new()));
         }
@@ -128,7 +131,8 @@ impl<'a> Entry<'a> {
     }
 
     /// The bytes to store.
-    pub(super) fn value(&self) -> &[u8] {
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
         match &self.value {
             Value::Json(text) => text.as_bytes(),
             Value::Text(text) => text.as_bytes(),

@@ -7,10 +7,9 @@
 mod entry;
 mod lines;
 
-pub use entry::{BadLine, EntryLimits};
+pub use entry::{BadLine, Entry, EntryLimits};
 
 use super::store::{Batch, Store, StoreFailure};
-use entry::Entry;
 use flate2::bufread::MultiGzDecoder;
 use lines::{Line, Lines};
 use std::fmt;

@@ -1,0 +1,21 @@
+//! The targets of `make fuzz`: each takes any bytes and panics if something is wrong.
+//!
+//! They lie here and not in the fuzzer's crate, so that every test run tries all inputs that were
+//! ever worth keeping (`tests/fuzz_corpus.rs`), without a fuzzer and its sanitizer.
+
+mod config;
+mod exchange;
+mod import;
+mod request;
+
+pub use config::config;
+pub use exchange::exchange;
+pub use import::import;
+pub use request::request;
+
+/// Takes any bytes; panics if something is wrong.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is also its folder in `tests/fuzz/corpus`.
+pub const TARGETS: &[(&str, Target)] =
+    &[("config", config), ("exchange", exchange), ("import", import), ("request", request)];
