@@ -102,6 +102,8 @@ fn bad_lines_of_an_import_are_named_and_the_good_ones_kept() {
 fn a_shard_that_stops_turning_ends_the_process() {
     let fixture = Fixture::numbered(1);
     let mut server = Process::start(&fixture.store(), &[]);
+    // Before that the shards wait for each other, and none turns without the other.
+    while server.admin("/readyz").0 != 200 {}
     let tasks = std::fs::read_dir(format!("/proc/{}/task", server.id())).unwrap();
     let shard = tasks
         .map(|task| task.unwrap().path())
