@@ -18,11 +18,12 @@ use crate::ring::kernel::DisabledRing;
 use crate::shard::{Flow, Shard};
 use crate::sys::memory::Populate;
 use crate::sys::{alloc, cpu};
+use shard_cache::SEGMENT_SIZE;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -35,6 +36,9 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// pause of the whole process (a stopped virtual machine, a debugger) is no reason to end it.
 const WATCH_LOOKS_MAX: u32 = 20;
 
+/// Segments of each cache that are populated before a shard serves: 1 MiB of values.
+const SEGMENTS_FIRST: usize = 4;
+
 /// Starts one pinned thread for each shard. When it returns, all rings are enabled.
 pub(super) fn run_shards(
     cores: &[u16],
@@ -45,12 +49,17 @@ pub(super) fn run_shards(
         parts.iter().map(|parts| DisabledRing::descriptor(&parts.ring)).collect();
     let barrier = Arc::new(Barrier::new(parts.len()));
     let (report, reports) = mpsc::channel();
-    let mut populates = Vec::new();
+    let mut filling = Vec::new();
     let mut threads = Vec::new();
     for ((&core, mut parts), listeners) in cores.iter().zip(parts).zip(listeners) {
         parts.setup.listeners = listeners.iter().map(|socket| Fd(socket.as_raw_fd())).collect();
-        let index_size = parts.setup.layout.index_bytes();
-        populates.push((parts.populate, index_size, Arc::clone(&parts.setup.segments_ready)));
+        let mut cache = Filling {
+            populate: parts.populate,
+            index_size: parts.setup.layout.index_bytes(),
+            ready: Arc::clone(&parts.setup.segments_ready),
+        };
+        cache.begin()?;
+        filling.push(cache);
         let (setup, ring, epoch) = (parts.setup, parts.ring, parts.epoch);
         let peers = descriptors.clone().into_boxed_slice();
         let (barrier, report) = (Arc::clone(&barrier), report.clone());
@@ -83,20 +92,54 @@ pub(super) fn run_shards(
     for _ in 0..threads.len() {
         reports.recv().expect("every shard reports")?;
     }
-    let piece_size = shard_cache::SEGMENT_SIZE;
-    spawn("populate".into(), move || populate(populates, piece_size))?;
+    spawn("populate".into(), move || fill(filling))?;
     Ok(threads)
 }
 
-/// Populates the caches of all shards: the index first, which no segment is stored without.
-fn populate(caches: Vec<(Populate, usize, Arc<AtomicU32>)>, piece_size: usize) {
-    for (populate, index_size, ready) in caches {
-        if let Err(error) = populate.run(index_size, piece_size, &ready) {
-            tracing::error!(
-                "cannot populate the cache: {error}; it stays smaller than cache.memory. Lower \
-                 cache.memory, or raise the cgroup's limit"
-            );
-        }
+/// A cache whose memory is being populated.
+struct Filling {
+    populate: Populate,
+    /// Bytes before the first segment.
+    index_size: usize,
+    /// Segments that the shard may use.
+    ready: Arc<AtomicU32>,
+}
+
+impl Filling {
+    /// Populates the index, which no segment is stored without, and the first segments: a shard
+    /// that serves has room for what it fetches.
+    fn begin(&mut self) -> Result<(), StartError> {
+        let populated = self.step(self.index_size + SEGMENTS_FIRST * SEGMENT_SIZE);
+        populated.map(|_| ()).map_err(|error| {
+            StartError::host(
+                format!("The memory of a cache cannot be populated: {error}."),
+                "Lower cache.memory, or raise the cgroup's limit.",
+            )
+        })
+    }
+
+    /// Populates so many more bytes; whether there were any.
+    fn step(&mut self, size: usize) -> io::Result<bool> {
+        let Some(populated) = self.populate.step(size)? else { return Ok(false) };
+        let segments = populated.saturating_sub(self.index_size) / SEGMENT_SIZE;
+        self.ready.store(u32::try_from(segments).unwrap_or(u32::MAX), Ordering::Release);
+        Ok(true)
+    }
+}
+
+/// Populates all caches, a segment of each in turn: none waits for another to be full.
+fn fill(mut caches: Vec<Filling>) {
+    while !caches.is_empty() {
+        caches.retain_mut(|cache| match cache.step(SEGMENT_SIZE) {
+            Ok(more) => more,
+            Err(error) => {
+                tracing::error!(
+                    "cannot populate the cache: {error}; it stays smaller than cache.memory. \
+                     Lower cache.memory, or raise the cgroup's limit"
+                );
+                false
+            }
+        });
     }
 }
 
@@ -208,4 +251,26 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandl
             "Raise the limit on processes (ulimit -u, or the cgroup's pids.max).",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::memory;
+
+    #[test]
+    fn every_cache_has_room_before_any_is_full() {
+        let index_size = 64 << 10;
+        let cache = |segments: usize| {
+            let populate = memory::map(index_size + segments * SEGMENT_SIZE).unwrap().populate;
+            Filling { populate, index_size, ready: Arc::new(AtomicU32::new(0)) }
+        };
+        let mut caches = vec![cache(16), cache(2)];
+        let ready: Vec<_> = caches.iter().map(|cache| Arc::clone(&cache.ready)).collect();
+        let read = || ready.iter().map(|ready| ready.load(Ordering::Acquire)).collect::<Vec<_>>();
+        caches.iter_mut().for_each(|cache| cache.begin().unwrap());
+        assert_eq!(read(), [4, 2]);
+        fill(caches);
+        assert_eq!(read(), [16, 2]);
+    }
 }

@@ -5,8 +5,6 @@
 
 use std::io;
 use std::ptr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Anonymous memory for the rest of the process's life.
 #[derive(Debug)]
@@ -22,6 +20,8 @@ pub struct Mapping {
 pub struct Populate {
     address: usize,
     size: usize,
+    /// Bytes populated so far.
+    done: usize,
 }
 
 /// Maps `size` bytes, none of them populated, and asks for huge pages where the host grants them.
@@ -45,36 +45,30 @@ pub fn map(size: usize) -> io::Result<Mapping> {
     // - The mapping is `size` bytes long, readable, writable and zeroed by the kernel.
     // - It is never unmapped, so `'static` holds, and this is its only reference.
     let bytes = unsafe { std::slice::from_raw_parts_mut(address.cast::<u8>(), size) };
-    Ok(Mapping { bytes, populate: Populate { address: address.addr(), size } })
+    Ok(Mapping { bytes, populate: Populate { address: address.addr(), size, done: 0 } })
 }
 
 impl Populate {
-    /// Populates the first `uncounted_size` bytes, then the rest in pieces of `piece_size` bytes,
-    /// and counts these in `ready`. Blocks for the time the kernel needs to clear the pages.
+    /// Populates up to `size_max` more bytes. Blocks for the time the kernel needs to clear the
+    /// pages. Returns the bytes populated so far, or `None` if there was nothing left to do.
     ///
     /// # Errors
     /// `ENOMEM` where the host or the cgroup has no memory left, `EINVAL` before Linux 5.14.
-    pub fn run(
-        self,
-        uncounted_size: usize,
-        piece_size: usize,
-        ready: &Arc<AtomicU32>,
-    ) -> io::Result<()> {
-        for offset in (0..self.size).step_by(piece_size) {
-            let size = piece_size.min(self.size - offset);
-            let address = ptr::without_provenance_mut(self.address + offset);
-            // SAFETY:
-            // - The range lies in a mapping that is never unmapped.
-            // - MADV_POPULATE_WRITE faults pages in as if by a write, and leaves contents alone.
-            let failed = unsafe { libc::madvise(address, size, libc::MADV_POPULATE_WRITE) } != 0;
-            if failed {
-                return Err(io::Error::last_os_error());
-            }
-            if offset >= uncounted_size {
-                ready.fetch_add(1, Ordering::Release);
-            }
+    pub fn step(&mut self, size_max: usize) -> io::Result<Option<usize>> {
+        let size = size_max.min(self.size - self.done);
+        if size == 0 {
+            return Ok(None);
         }
-        Ok(())
+        let address = ptr::without_provenance_mut(self.address + self.done);
+        // SAFETY:
+        // - The range lies in a mapping that is never unmapped.
+        // - MADV_POPULATE_WRITE faults pages in as if by a write, and leaves contents alone.
+        let failed = unsafe { libc::madvise(address, size, libc::MADV_POPULATE_WRITE) } != 0;
+        if failed {
+            return Err(io::Error::last_os_error());
+        }
+        self.done += size;
+        Ok(Some(self.done))
     }
 }
 
@@ -83,11 +77,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mapping_is_zeroed_writable_and_counts_its_populated_pieces() {
-        let mapping = map(1 << 20).unwrap();
-        let ready = Arc::new(AtomicU32::new(0));
-        mapping.populate.run(512 << 10, 256 << 10, &ready).unwrap();
-        assert_eq!(ready.load(Ordering::Acquire), 2);
+    fn a_mapping_is_zeroed_writable_and_populated_step_by_step() {
+        let mut mapping = map(1 << 20).unwrap();
+        let mut step = || mapping.populate.step(400 << 10).unwrap();
+        assert_eq!([step(), step()], [Some(400 << 10), Some(800 << 10)]);
+        assert_eq!([step(), step()], [Some(1 << 20), None]);
         assert!(mapping.bytes.iter().all(|byte| *byte == 0));
         mapping.bytes[(1 << 20) - 1] = 7;
     }
