@@ -11,6 +11,7 @@
 //! server has no excuses; and a drain. The oracles of `oracle` watch all of it.
 
 pub mod client;
+pub(crate) mod cluster;
 pub mod faults;
 pub mod host;
 pub mod marks;
@@ -23,7 +24,6 @@ pub mod request;
 pub mod ring;
 pub mod runs;
 mod sending;
-mod shards;
 pub mod swarm;
 pub mod trace;
 mod wording;

@@ -2,8 +2,8 @@
 
 use super::World;
 use super::client::Client;
+use super::cluster::Place;
 use super::ring::SimRing;
-use super::shards::Place;
 use pelton::metrics::{Counters, TABLE};
 use pelton::shard::Shard;
 

@@ -3,18 +3,18 @@
 #![expect(clippy::disallowed_types, reason = "rings and world share the host, in one thread")]
 
 use super::client::{Client, Ending};
+use super::cluster::{Cluster, Place};
 use super::faults::{Faults, OriginFaults};
 use super::host::{Host, Others};
 use super::marks::{Mark, Marks};
 use super::net::Net;
 use super::oracle;
 use super::origin::Origin;
-use super::shards::{self, Descriptors, Place};
 use super::swarm::Options;
 use super::trace::Who;
 use crate::model::{Ages, Model};
 use crate::prng::Prng;
-use pelton::mesh::{Control, Lifetime, Sleep};
+use pelton::mesh::{Control, Lifetime};
 use pelton::metrics::Counters;
 use pelton::shard::Flow;
 use shard_cache::time::Instant;
@@ -85,21 +85,17 @@ impl World {
     pub fn new(seed: u64) -> Rc<Self> {
         let mut prng = Prng::new(seed);
         let options = Options::draw(&mut prng);
-        let mut net = Net::new(prng.fork(), options.descriptors_max, options.backlog_max);
-        let plane = net.eventfd();
-        let descriptors: Vec<Descriptors> = (0..options.shards_count)
-            .map(|_| Descriptors { listener: net.listen(), wake: net.eventfd(), plane })
-            .collect();
+        let net = Net::new(prng.fork(), options.descriptors_max, options.backlog_max);
         let host = Host::new(prng.fork(), options.faults, net, options.shards_count);
         let host = Rc::new(RefCell::new(host));
-        let (plane_sleep, control) = (Sleep::new(), Control::new());
-        let (places, ports) = shards::build(&options, &host, &descriptors, &plane_sleep, &control);
+        let cluster = Cluster::build(&options.limits, &options.settings, &host);
+        let Cluster { places, ports, plane_sleep, plane_eventfd, control } = cluster;
         let lifetime = match options.ages {
             Ages::Never => Lifetime::Unlimited,
             Ages::Within(_) => Lifetime::Default,
         };
         let fork = prng.fork();
-        let origin = Origin::new(fork, ports, plane_sleep, plane, lifetime, &options);
+        let origin = Origin::new(fork, ports, plane_sleep, plane_eventfd, lifetime, &options);
         let size_max = options.limits.big_parcel_size as usize;
         let (keys, share) = (options.keys_count, options.large_share);
         let model = Model::new(prng.word(), keys, size_max, share, options.ages);

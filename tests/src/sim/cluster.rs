@@ -1,0 +1,122 @@
+//! The shards of a world, built as the server builds them, on simulated rings.
+
+#![expect(clippy::disallowed_types, reason = "the rings of a world share a host, in one thread")]
+
+use super::host::Host;
+use super::origin::Port;
+use super::ring::{SimRing, Sizes};
+use pelton::limits::Limits;
+use pelton::mesh::{Control, OriginLink, Peers, Sleep, origin_link, peers};
+use pelton::metrics::Board;
+use pelton::ring::Fd;
+use pelton::shard::{HistogramPort, Settings, Setup, Shard};
+use pelton::sys::{eventfd::EventFd, spsc};
+use shard_cache::Layout;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+/// A shard and what the world knows of it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) shard: RefCell<Shard<SimRing>>,
+    /// The eventfd that it watches.
+    pub(crate) wake: Fd,
+    /// It is in the middle of a turn, stalled, while others act.
+    pub(crate) in_turn: Cell<bool>,
+    pub(crate) stopped: Cell<bool>,
+}
+
+/// All shards of a world, and the plane's ends of what connects them to it.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) places: Vec<Place>,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) plane_sleep: Sleep,
+    pub(crate) plane_eventfd: Fd,
+    pub(crate) control: Control,
+}
+
+impl Cluster {
+    /// Shards that share `host`, each with a listener of its own.
+    pub(crate) fn build(limits: &Limits, settings: &Settings, host: &Rc<RefCell<Host>>) -> Self {
+        let shards = usize::from(limits.shards);
+        let net = &mut host.borrow_mut().net;
+        let listeners: Vec<Fd> = (0..shards).map(|_| net.listen()).collect();
+        let wakes: Vec<Fd> = (0..shards).map(|_| net.eventfd()).collect();
+        let plane_eventfd = net.eventfd();
+
+        let sleeps: Vec<Sleep> = (0..shards).map(|_| Sleep::new()).collect();
+        let plane_sleep = Sleep::new();
+        let real = Arc::new(EventFd::for_ring().expect("a process may open an eventfd"));
+        let mut all_peers = peers(&sleeps, limits.messages_per_peer_max as usize).into_iter();
+        let control = Control::new();
+        let (mut places, mut ports) = (Vec::new(), Vec::new());
+        for (index, sleep) in sleeps.iter().enumerate() {
+            let (link, port) = origin_link(limits.flights_max as usize, sleep, &plane_sleep, &real);
+            ports.push(Port { port, sleep: sleep.clone(), eventfd: wakes[index] });
+            let links = Links {
+                peers: all_peers.next().expect("one for each shard"),
+                link,
+                sleep: sleep.clone(),
+                wake: wakes[index],
+                plane: plane_eventfd,
+                control: control.clone(),
+            };
+            let number = u16::try_from(index).expect("there are few shards");
+            let ring = SimRing::new(Rc::clone(host), number, sleep.clone(), Sizes::of(limits));
+            let shard = Shard::new(setup(*limits, settings, number, listeners[index], links), ring);
+            places.push(Place {
+                shard: RefCell::new(shard),
+                wake: wakes[index],
+                in_turn: Cell::new(false),
+                stopped: Cell::new(false),
+            });
+        }
+        Self { places, ports, plane_sleep, plane_eventfd, control }
+    }
+}
+
+/// What connects a shard to the others.
+struct Links {
+    peers: Peers,
+    link: OriginLink,
+    sleep: Sleep,
+    wake: Fd,
+    plane: Fd,
+    control: Control,
+}
+
+fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: Links) -> Setup {
+    let cache_size = usize::try_from(limits.cache_size).expect("it fits the address space");
+    let layout = Layout::new(cache_size, limits.big_parcel_size)
+        .expect("the simulated caches are large enough");
+    let leak = |size: usize| -> &'static mut [u8] {
+        let memory = vec![0; size + 64].leak();
+        let skip = memory.as_ptr().align_offset(64);
+        &mut memory[skip..][..size]
+    };
+    let memory = leak(layout.memory_bytes());
+    let output = leak(limits.output_blocks_count as usize * limits.output_block_size as usize);
+    let (filled, _) = spsc::queue(1);
+    let (_, empties) = spsc::queue(1);
+    Setup {
+        index,
+        limits,
+        settings: settings.clone(),
+        listeners: vec![listener],
+        layout,
+        memory,
+        segments_ready: Arc::new(AtomicU32::new(u32::MAX)),
+        output,
+        peers: links.peers,
+        link: links.link,
+        sleep: links.sleep,
+        wake_eventfd: links.wake,
+        plane_eventfd: links.plane,
+        control: links.control,
+        board: Arc::new(Board::new()),
+        histogram_port: HistogramPort { filled, empties },
+    }
+}
