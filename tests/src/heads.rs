@@ -154,7 +154,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         section: "RFC 9112 6.1",
         name: "the only transfer coding is chunked, once",
-        refusals: &[Refusal::CodingUnknown],
+        refusals: &[Refusal::CodingUnknown, Refusal::BadTransferEncoding],
         holds: |head| {
             let codings = head.values("transfer-encoding");
             codings.iter().any(|value| !value.eq_ignore_ascii_case(b"chunked"))

@@ -84,7 +84,10 @@ struct Fields {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TransferEncoding {
     Chunked,
+    /// Codings that we do not know, and then chunked: the body would have an end.
     Other,
+    /// The last coding is not chunked: nobody knows where the body ends.
+    Endless,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,6 +284,18 @@ fn is<const SIZE: usize>(name: &[u8], lower: &[u8; SIZE]) -> bool {
     })
 }
 
+impl TransferEncoding {
+    /// What a value says. The names of codings know no case (RFC 9112 section 7).
+    fn of(value: &[u8]) -> Self {
+        let is_chunked = |coding: &[u8]| trim(coding).eq_ignore_ascii_case(b"chunked");
+        match value.iter().rposition(|&byte| byte == b',') {
+            None if is_chunked(value) => Self::Chunked,
+            Some(comma) if is_chunked(&value[comma + 1..]) => Self::Other,
+            None | Some(_) => Self::Endless,
+        }
+    }
+}
+
 impl Fields {
     /// Notes one line.
     #[inline]
@@ -313,11 +328,7 @@ impl Fields {
                 if self.transfer_encoding.is_some() {
                     return Err(Refusal::BadTransferEncoding);
                 }
-                let chunked = value.eq_ignore_ascii_case(b"chunked");
-                self.transfer_encoding = Some(match chunked {
-                    true => TransferEncoding::Chunked,
-                    false => TransferEncoding::Other,
-                });
+                self.transfer_encoding = Some(TransferEncoding::of(value));
             }
             _ => {}
         }
@@ -343,6 +354,7 @@ impl Fields {
             (Some(_), None) if version_1_0 => Err(Refusal::BadTransferEncoding),
             (Some(TransferEncoding::Chunked), None) => Ok(Body::Chunked),
             (Some(TransferEncoding::Other), None) => Err(Refusal::CodingUnknown),
+            (Some(TransferEncoding::Endless), None) => Err(Refusal::BadTransferEncoding),
         }
     }
 }

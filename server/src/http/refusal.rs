@@ -56,8 +56,8 @@ refusals! {
         "Content-Length is repeated or is not a number of at most 19 digits (RFC 9112 section \
          6.3).";
     BadTransferEncoding, "400 Bad Request", "bad_transfer_encoding", "",
-        "Transfer-Encoding is repeated, beside Content-Length, or in HTTP/1.0 (RFC 9112 section \
-         6.1).";
+        "Transfer-Encoding is repeated, beside Content-Length, in HTTP/1.0, or does not end with \
+         chunked (RFC 9112 sections 6.1 and 6.3).";
     BadChunk, "400 Bad Request", "bad_chunk", "",
         "The chunked body breaks its framing or its extensions are too long (RFC 9112 section \
          7.1).";
@@ -84,7 +84,7 @@ refusals! {
     MethodUnknown, "501 Not Implemented", "unknown_method", "",
         "The method is none that we know, or CONNECT (RFC 9110 section 9.1).";
     CodingUnknown, "501 Not Implemented", "unknown_transfer_coding", "",
-        "Transfer-Encoding is not exactly chunked (RFC 9112 section 6.1).";
+        "Transfer-Encoding names other codings before chunked (RFC 9112 section 6.1).";
     OriginUnavailable, "502 Bad Gateway", "origin_unavailable", "",
         "The origin failed and nothing stale may be served.";
     Overloaded, "503 Service Unavailable", "overloaded_try_again", "Retry-After: 1\r\n",
