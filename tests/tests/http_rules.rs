@@ -240,6 +240,7 @@ fn broken() -> Vec<(&'static str, Vec<u8>, Refusal)> {
         ("9112 3.2 NUL", line("GET /lookup/\0 HTTP/1.1"), BadRequestLine),
         ("9112 3.2 DEL", line("GET /lookup/\x7f HTTP/1.1"), BadRequestLine),
         ("9112 3.2 obs-text", line("GET /lookup/\u{e9} HTTP/1.1"), BadRequestLine),
+        ("9112 3 target without end", format!("GET /{}", "x".repeat(4096)), TargetTooLong),
         ("9112 3 long target", line(&format!("GET /{} HTTP/1.1", &long[..128])), TargetTooLong),
         ("9112 2.3 HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), VersionUnknown),
         ("9112 2.3 HTTP/1.2", line("GET / HTTP/1.2"), VersionUnknown),

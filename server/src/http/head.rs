@@ -121,7 +121,11 @@ pub(crate) fn read<'a>(input: &'a [u8], limits: &HttpLimits) -> Result<Head<'a>,
     let mut lines = Lines { bytes: &input[..input.len().min(size_max)], at: 0 };
     match read_lines(&mut lines, limits) {
         Ok((line, fields)) => Ok(conclude(&line, &fields, lines.at, limits)?),
-        Err(Stop::Partial) if input.len() >= size_max => Err(Refusal::HeadTooLarge.into()),
+        // Before the first line has ended it is the target that has no end.
+        Err(Stop::Partial) if input.len() >= size_max => Err(match lines.at {
+            0 => Refusal::TargetTooLong.into(),
+            _ => Refusal::HeadTooLarge.into(),
+        }),
         Err(stop) => Err(stop),
     }
 }

@@ -72,7 +72,7 @@ refusals! {
     ContentTooLarge, "413 Content Too Large", "content_too_large", "",
         "The body exceeds `http.body_size_max`.";
     TargetTooLong, "414 URI Too Long", "target_too_long", "",
-        "The target exceeds `http.target_size_max`.";
+        "The target exceeds `http.target_size_max`, or has no end within `http.head_size_max`.";
     KeyTooLong, "414 URI Too Long", "key_too_long", "",
         "The decoded key exceeds `http.key_size_max`.";
     ExpectationFailed, "417 Expectation Failed", "expectation_failed", "",
