@@ -4,6 +4,7 @@
 //! with, `prng` its one source of chance. `process` starts the real binary, `http` speaks to it,
 //! `fixture` gives it stores with known content. `meaning` and `heads` say what bytes mean to our
 //! parser and to another one; `fuzz` holds the targets of `make fuzz`.
+//! `wire` plays scripts on both.
 
 #![forbid(unsafe_code)]
 
@@ -16,3 +17,4 @@ pub mod model;
 pub mod prng;
 pub mod process;
 pub mod sim;
+pub mod wire;

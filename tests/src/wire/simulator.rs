@@ -1,0 +1,258 @@
+//! The simulated world as a stage: real shards, simulated sockets and time, an obedient origin.
+
+#![expect(clippy::disallowed_types, reason = "rings and stage share the host, in one thread")]
+
+use super::stage::{Received, Source, Stage};
+use super::{Pieces, Script};
+use crate::prng::Prng;
+use crate::sim::cluster::Cluster;
+use crate::sim::faults::Faults;
+use crate::sim::host::Host;
+use crate::sim::net::{Net, Read, SocketId};
+use pelton::config::Config;
+use pelton::error::FetchFailure;
+use pelton::limits::{Grant, Limits};
+use pelton::mesh::{ContentType, FlightId, Found, Landing, Lifetime, Order, Outcome};
+use pelton::metrics::{Class, TABLE};
+use pelton::shard::{Flow, Settings};
+use shard_cache::hash::Etag;
+use shard_cache::time::Instant;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long an expectation waits, in simulated time.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Acts for one expectation.
+const ACTS_MAX: u32 = 1_000_000;
+
+/// Bytes that may be on their way in each direction.
+const WINDOW: usize = 1 << 20;
+
+/// A world for one script.
+#[derive(Debug)]
+pub struct SimulatorStage {
+    prng: Prng,
+    host: Rc<RefCell<Host>>,
+    cluster: Cluster,
+    sockets: Vec<SocketId>,
+    pieces: Pieces,
+    sources: BTreeMap<Vec<u8>, Source>,
+    held: bool,
+    /// Fetches under way: shard, flight, key.
+    fetches: Vec<(usize, FlightId, Vec<u8>)>,
+}
+
+impl SimulatorStage {
+    /// A world with the script's settings. Seed 0 has no faults; others have those that leave the
+    /// server's contract whole.
+    ///
+    /// # Panics
+    /// If the settings are wrong.
+    #[must_use]
+    pub fn new(script: &Script, seed: u64, pieces: Pieces) -> Self {
+        let hash_key = format!("cache.hash_key=\"{seed:032x}\"");
+        let mut sets = vec!["cache.memory=16MiB".to_owned(), hash_key];
+        sets.extend(script.config.iter().cloned());
+        let config = Config::parse(&script.name, "", &sets);
+        let config = config.unwrap_or_else(|error| panic!("{}", error.render(false)));
+        let grant = Grant { shards: 2, descriptors_max: 1024, memory_size: 4 << 30 };
+        let limits = Limits::new(&config, &grant).expect("there is room");
+        let limits = Limits {
+            // Few enough that a world is quick to build; no script comes near them.
+            input_buffers_count: 64,
+            input_held_max: 48,
+            ..limits
+        };
+        let mut prng = Prng::new(seed);
+        let faults = match seed {
+            0 => Faults::NONE,
+            _ => {
+                Faults { accept_failure: 0, wall_step: 0, stall: 0, ..Faults::draw(&mut prng, 500) }
+            }
+        };
+        let net = Net::new(prng.fork(), 1024, 64);
+        let host = Rc::new(RefCell::new(Host::new(prng.fork(), faults, net, limits.shards)));
+        let cluster = Cluster::build(&limits, &Settings::new(&config), &host);
+        Self {
+            prng,
+            host,
+            cluster,
+            sockets: Vec::new(),
+            pieces,
+            sources: BTreeMap::new(),
+            held: false,
+            fetches: Vec::new(),
+        }
+    }
+
+    /// One act of whoever is next; false if nobody is before `until`, which is now then.
+    fn act(&mut self, until: Instant) -> bool {
+        let next = {
+            let host = &*self.host.borrow();
+            let places = self.cluster.places.iter().enumerate();
+            let running = places.filter(|(_, place)| !place.stopped.get());
+            running.map(|(index, place)| (place.shard.borrow().ring().next_turn(host), index)).min()
+        };
+        let Some((at, _)) = next.filter(|(at, _)| *at <= until) else {
+            self.host.borrow_mut().advance(until);
+            return false;
+        };
+        self.host.borrow_mut().advance(at);
+        let ready: Vec<usize> = {
+            let host = &*self.host.borrow();
+            let places = self.cluster.places.iter().enumerate();
+            let due = places
+                .filter(|(_, p)| !p.stopped.get() && p.shard.borrow().ring().next_turn(host) <= at);
+            due.map(|(index, _)| index).collect()
+        };
+        let place = &self.cluster.places[self.prng.pick(&ready)];
+        {
+            let shard = &mut *place.shard.borrow_mut();
+            place.stopped.set(shard.turn() == Flow::Stopped);
+            shard.ring().keep_asleep();
+            shard.check();
+        }
+        self.serve_origin();
+        true
+    }
+
+    /// Takes orders, and answers them unless they are held.
+    fn serve_origin(&mut self) {
+        let host = &mut *self.host.borrow_mut();
+        let _was_written = host.net.take_written(self.cluster.plane_eventfd);
+        for (index, port) in self.cluster.ports.iter_mut().enumerate() {
+            while let Some(order) = port.port.next_order() {
+                if let Order::Fetch { flight, key } = order {
+                    self.fetches.push((index, flight, key.as_bytes().to_vec()));
+                }
+            }
+        }
+        self.cluster.plane_sleep.prepare();
+        if self.held {
+            return;
+        }
+        for (index, flight, key) in self.fetches.drain(..) {
+            let outcome = outcome(self.sources.get(&key).unwrap_or(&Source::Absent));
+            let port = &mut self.cluster.ports[index];
+            port.port.land(Landing { flight, outcome });
+            if port.sleep.must_wake() {
+                host.net.signal(port.eventfd);
+            }
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.host.borrow().now()
+    }
+
+    fn sum(&self, name: &str, label: &str) -> u64 {
+        let mut total = 0;
+        let mut known = false;
+        for (index, row) in TABLE.iter().enumerate() {
+            let suffix = if matches!(row.class, Class::Counter) { "_total" } else { "" };
+            if name.strip_suffix(suffix) == Some(row.name) && row.label.contains(label) {
+                known = true;
+                let values =
+                    self.cluster.places.iter().map(|p| p.shard.borrow().counters().values()[index]);
+                total += values.sum::<u64>();
+            }
+        }
+        assert!(known, "there is no metric {name} with {label}");
+        total
+    }
+}
+
+fn outcome(source: &Source) -> Outcome {
+    match source {
+        Source::Has(value) => Outcome::Found(Found {
+            etag: Etag::of(ContentType::JSON.as_str(), value),
+            content_type: ContentType::JSON,
+            lifetime: Lifetime::Default,
+            value: value.clone().into_boxed_slice(),
+        }),
+        Source::Absent => Outcome::Absent,
+        Source::Failing => Outcome::Failed(FetchFailure::Unavailable),
+        Source::Late => Outcome::Failed(FetchFailure::Timeout),
+    }
+}
+
+impl Stage for SimulatorStage {
+    fn connect(&mut self) -> usize {
+        let host = &mut *self.host.borrow_mut();
+        let listener = self.prng.index(host.net.listeners_count());
+        let socket = host.net.connect(listener, [WINDOW; 2]).expect("scripts have few clients");
+        self.sockets.push(socket);
+        self.sockets.len() - 1
+    }
+
+    fn write(&mut self, client: usize, bytes: &[u8]) {
+        let socket = self.sockets[client];
+        for piece in bytes.chunks(self.pieces.0) {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let written = self.host.borrow_mut().net.write(socket, rest);
+                rest = &rest[written..];
+                // Whether the server looks between two pieces is up to the seed.
+                for _ in 0..self.prng.below(4) + u64::from(written == 0) {
+                    let now = self.now();
+                    self.act(now);
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, client: usize) -> Received {
+        let until = self.now() + PATIENCE;
+        let mut bytes = Vec::new();
+        for _ in 0..ACTS_MAX {
+            let read = self.host.borrow_mut().net.read(self.sockets[client], WINDOW, &mut bytes);
+            match read {
+                Read::Bytes(_) => return Received::Bytes(bytes),
+                Read::End => return Received::End,
+                Read::Reset => return Received::Reset,
+                Read::Nothing if !self.act(until) => return Received::Nothing,
+                Read::Nothing => {}
+            }
+        }
+        panic!("nothing came to rest in {ACTS_MAX} acts");
+    }
+
+    fn finish(&mut self, client: usize) {
+        self.host.borrow_mut().net.finish(self.sockets[client]);
+    }
+
+    fn source(&mut self, key: &str, source: &Source) {
+        self.sources.insert(key.as_bytes().to_vec(), source.clone());
+    }
+
+    fn hold(&mut self, hold: bool) {
+        self.held = hold;
+        self.serve_origin();
+    }
+
+    fn advance(&mut self, ms: u64) {
+        let until = self.now() + Duration::from_millis(ms);
+        while self.act(until) {}
+    }
+
+    fn drain(&mut self) {
+        self.cluster.control.drain();
+        let host = &mut *self.host.borrow_mut();
+        for place in &self.cluster.places {
+            host.net.signal(place.wake);
+        }
+    }
+
+    fn has_exited(&mut self) -> bool {
+        let until = self.now() + 10 * PATIENCE;
+        while self.act(until) {}
+        self.cluster.places.iter().all(|place| place.stopped.get())
+    }
+
+    fn counter(&mut self, name: &str, label: &str, _expected: u64) -> u64 {
+        self.sum(name, label)
+    }
+}
