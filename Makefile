@@ -16,7 +16,7 @@ PIPELINE = 1
 PAIRS = 15
 
 .DEFAULT_GOAL := help
-.PHONY: help host run test check sim wire fuzz bench-floor bench-quick second-opinion instructions clean
+.PHONY: help host run test check sim wire fuzz mutants bench-floor bench-quick second-opinion instructions clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ fuzz: host ## Fuzz parsers and machines with AddressSanitizer: TIME= seconds eac
 wire: host ## Play the wire scripts; SCRIPT= plays those whose names begin so.
 	cargo build -p pelton
 	WIRE=$(SCRIPT) cargo test -p pelton-tests --test wire
+
+mutants: host ## Plant faults one at a time in a copy, and say which test finds each. ONE=
+	@cargo build -p pelton-tests --bin mutants
+	@ONE="$(ONE)" target/debug/mutants
 
 # Replies of the floor server have the mean size of those of the real data.
 bench-floor: host ## Measure CPU a request above the fixed-reply server. RATE= PIPELINE= PAIRS=

@@ -3,8 +3,9 @@
 //! `sim` is a made-up world around real shards, `model` the obviously right answers it compares
 //! with, `prng` its one source of chance. `process` starts the real binary, `http` speaks to it,
 //! `fixture` gives it stores with known content. `meaning` and `heads` say what bytes mean to our
-//! parser and to another one; `fuzz` holds the targets of `make fuzz`.
-//! `wire` plays scripts on both.
+//! parser and to another one. `fuzz` holds
+//! the targets of `make fuzz`, `mutants` the faults of `make mutants`; `wire` plays scripts on the
+//! simulated world and on the real binary.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ pub mod heads;
 pub mod http;
 pub mod meaning;
 pub mod model;
+pub mod mutants;
 pub mod prng;
 pub mod process;
 pub mod sim;

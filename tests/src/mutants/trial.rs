@@ -1,0 +1,109 @@
+//! Runs test programs until one fails.
+
+#![expect(clippy::disallowed_methods, reason = "a program that hangs is ended after a while")]
+#![expect(clippy::disallowed_types, reason = "how long programs take decides their order")]
+
+use super::workshop::Program;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a program may take at least, and how many times what it takes without a fault.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE_FACTOR: u32 = 8;
+
+/// How often a program is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A program and how long it takes without a fault.
+#[derive(Clone, Debug)]
+pub struct Timed {
+    /// The program.
+    pub program: Program,
+    /// Without a fault.
+    pub time: Duration,
+}
+
+/// Runs all programs without a fault; the quickest first.
+///
+/// # Errors
+/// One fails: nothing can be learned from it.
+pub fn time_all(programs: Vec<Program>, scratch: &Path) -> Result<Vec<Timed>, String> {
+    let mut timed = Vec::new();
+    for program in programs {
+        let begun = Instant::now();
+        if let Some(failure) = run(&program, PATIENCE * PATIENCE_FACTOR, scratch)? {
+            return Err(format!("without a fault {} fails: {failure}", program.name));
+        }
+        timed.push(Timed { program, time: begun.elapsed() });
+    }
+    timed.sort_by_key(|timed| timed.time);
+    Ok(timed)
+}
+
+/// What finds the fault that was built into the programs: the first of them that fails.
+///
+/// # Errors
+/// A program cannot be run.
+pub fn find(
+    programs: &[Timed],
+    built: &[Program],
+    scratch: &Path,
+) -> Result<Option<String>, String> {
+    for Timed { program, time } in programs {
+        // A fault changes where cargo puts a program.
+        let built = built.iter().find(|built| built.name == program.name);
+        let built = built.ok_or_else(|| format!("{} was not built", program.name))?;
+        let patience = PATIENCE.max(*time * PATIENCE_FACTOR);
+        if let Some(failure) = run(built, patience, scratch)? {
+            return Ok(Some(format!("{}: {failure}", program.name)));
+        }
+    }
+    Ok(None)
+}
+
+/// Runs a program. Says how it failed, if it did.
+fn run(program: &Program, patience: Duration, scratch: &Path) -> Result<Option<String>, String> {
+    let cannot = |error: std::io::Error| format!("{} cannot be run: {error}", program.name);
+    let output = File::create(scratch).map_err(cannot)?;
+    let mut child = Command::new(&program.path)
+        .current_dir(&program.folder)
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().map_err(cannot)?)
+        .stderr(output)
+        .process_group(0)
+        .spawn()
+        .map_err(cannot)?;
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(cannot)? {
+            break Some(status);
+        }
+        if begun.elapsed() > patience {
+            break None;
+        }
+        std::thread::sleep(LOOK);
+    };
+    let group = Pid::from_raw(i32::try_from(child.id()).expect("a process id is positive"));
+    // What a test has started and left behind goes with it.
+    let _gone = killpg(group, Signal::SIGKILL);
+    let _reaped = child.wait();
+    let text = fs::read(scratch).map_err(cannot)?;
+    Ok(failure(status, &String::from_utf8_lossy(&text)))
+}
+
+fn failure(status: Option<ExitStatus>, output: &str) -> Option<String> {
+    let Some(status) = status else { return Some("it does not end".to_owned()) };
+    if status.success() {
+        return None;
+    }
+    let failed = output.lines().find_map(|line| {
+        line.strip_prefix("test ")?.strip_suffix(" ... FAILED").map(str::to_owned)
+    });
+    Some(failed.unwrap_or_else(|| status.to_string()))
+}
