@@ -16,7 +16,7 @@ PIPELINE = 1
 PAIRS = 15
 
 .DEFAULT_GOAL := help
-.PHONY: help host run test check sim wire fuzz mutants bench-floor bench-quick second-opinion instructions clean
+.PHONY: help host run test test-peers check sim wire fuzz mutants bench-floor bench-quick second-opinion instructions clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ test: ## Run all tests; installs the Debian packages they need where it may.
 	@.ci/host --install
 	cargo build --workspace
 	cargo test --workspace
+
+# Programs that others wrote, before the server and at it.
+test-peers: ## Test with real proxies and clients, and install them: NGINX, HAProxy, curl, wrk, ...
+	@.ci/host --install nginx=nginx-light haproxy curl wrk h2load=nghttp2-client node=nodejs npm python3
+	cargo build --workspace
+	cargo test -p pelton-tests --test peers -- --ignored --test-threads 2
 
 check: host ## Check format, lints and the house rules; dependencies too, where cargo-deny is installed.
 	@cargo fmt --version && cargo clippy --version || \

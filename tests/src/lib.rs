@@ -3,7 +3,7 @@
 //! `sim` is a made-up world around real shards, `model` the obviously right answers it compares
 //! with, `prng` its one source of chance. `process` starts the real binary, `http` speaks to it,
 //! `fixture` gives it stores with known content. `meaning` and `heads` say what bytes mean to our
-//! parser and to another one. `fuzz` holds
+//! parser and to another one, `smuggling` holds bytes that should mean nothing to it. `fuzz` holds
 //! the targets of `make fuzz`, `mutants` the faults of `make mutants`; `wire` plays scripts on the
 //! simulated world and on the real binary.
 
@@ -19,4 +19,5 @@ pub mod mutants;
 pub mod prng;
 pub mod process;
 pub mod sim;
+pub mod smuggling;
 pub mod wire;

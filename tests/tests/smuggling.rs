@@ -7,12 +7,10 @@
 use pelton::http::{Connection, Exchange, HttpLimits, KEY_SIZE_MAX, RawKey, Route, Step};
 use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::Client;
-use pelton_tests::process::{self, Process};
+use pelton_tests::process::Process;
+use pelton_tests::smuggling::{Payload, corpus};
 use std::io::ErrorKind;
 use std::net::Shutdown;
-
-/// The request that no refused payload may get answered.
-const HIDDEN: &str = r"GET /lookup/k1 HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// The server's defaults.
 const LIMITS: HttpLimits = HttpLimits {
@@ -22,57 +20,6 @@ const LIMITS: HttpLimits = HttpLimits {
     key_size_max: 512,
     body_size_max: 1 << 20,
 };
-
-/// One row of the corpus.
-struct Payload {
-    class: String,
-    name: String,
-    /// Statuses in order, `hidden` for the hidden request, `close` if the connection ends.
-    answers: String,
-    bytes: Vec<u8>,
-}
-
-fn corpus() -> Vec<Payload> {
-    let file = process::root().join("tests/smuggling/payloads.txt");
-    let text = std::fs::read_to_string(file).unwrap();
-    let mut payloads: Vec<Payload> = Vec::new();
-    for block in text.split("\n\n").filter(|block| !block.starts_with('#')) {
-        let (row, bytes) = block.split_once('\n').unwrap();
-        let (class, rest) = row.strip_prefix('[').unwrap().split_once("] ").unwrap();
-        let (name, answers) = rest.split_once(" = ").unwrap();
-        assert!(payloads.iter().all(|other| other.name != name), "{name} is there twice");
-        let bytes = unescaped(&bytes.replace('\n', "").replace("{hidden}", HIDDEN));
-        payloads.push(Payload {
-            class: class.into(),
-            name: name.into(),
-            answers: answers.into(),
-            bytes,
-        });
-    }
-    payloads
-}
-
-fn unescaped(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'\\' => match rest.next().unwrap() {
-                b'r' => b'\r',
-                b'n' => b'\n',
-                b't' => b'\t',
-                b'\\' => b'\\',
-                b'x' => {
-                    let digits = [rest.next().unwrap(), rest.next().unwrap()];
-                    u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
-                }
-                other => panic!("no escape: {}", char::from(other)),
-            },
-            _ => byte,
-        });
-    }
-    bytes
-}
 
 fn is_hidden(key: RawKey<'_>) -> bool {
     let mut room = [0; KEY_SIZE_MAX];
