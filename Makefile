@@ -60,9 +60,9 @@ wire: host ## Play the wire scripts; SCRIPT= plays those whose names begin so.
 	cargo build -p pelton
 	WIRE=$(SCRIPT) cargo test -p pelton-tests --test wire
 
-mutants: host ## Plant faults one at a time in a copy, and say which test finds each. ONE=
-	@cargo build -p pelton-tests --bin mutants
-	@ONE="$(ONE)" target/debug/mutants
+mutants: host ## Plant faults one at a time in a copy; say which tests find each. ONE=name ALL=1
+	cargo build -p pelton-tests --bin mutants
+	@ONE="$(ONE)" ALL=$(ALL) target/debug/mutants
 
 # Replies of the floor server have the mean size of those of the real data.
 bench-floor: host ## Measure CPU a request above the fixed-reply server. RATE= PIPELINE= PAIRS=

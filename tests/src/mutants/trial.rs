@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// How long a program may take at least, and how many times what it takes without a fault.
 const PATIENCE: Duration = Duration::from_secs(30);
-const PATIENCE_FACTOR: u32 = 8;
+const PATIENCE_FACTOR: u32 = 5;
 
 /// How often a program is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -45,25 +45,30 @@ pub fn time_all(programs: Vec<Program>, scratch: &Path) -> Result<Vec<Timed>, St
     Ok(timed)
 }
 
-/// What finds the fault that was built into the programs: the first of them that fails.
+/// What finds the fault that was built into some programs, in the order of the baseline: the first
+/// of them that fails, or each if `all`.
 ///
 /// # Errors
 /// A program cannot be run.
 pub fn find(
-    programs: &[Timed],
+    baseline: &[Timed],
     built: &[Program],
+    all: bool,
     scratch: &Path,
-) -> Result<Option<String>, String> {
-    for Timed { program, time } in programs {
+) -> Result<Vec<String>, String> {
+    let mut finders = Vec::new();
+    for Timed { program, time } in baseline {
         // A fault changes where cargo puts a program.
-        let built = built.iter().find(|built| built.name == program.name);
-        let built = built.ok_or_else(|| format!("{} was not built", program.name))?;
+        let Some(built) = built.iter().find(|built| built.name == program.name) else { continue };
         let patience = PATIENCE.max(*time * PATIENCE_FACTOR);
         if let Some(failure) = run(built, patience, scratch)? {
-            return Ok(Some(format!("{}: {failure}", program.name)));
+            finders.push(format!("{}: {failure}", program.name));
+            if !all {
+                break;
+            }
         }
     }
-    Ok(None)
+    Ok(finders)
 }
 
 /// Runs a program. Says how it failed, if it did.

@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 /// The packages that faults are looked for with.
 const PACKAGES: [&str; 3] = ["shard-cache", "pelton", "pelton-tests"];
 
-/// Tests of the house, which a fault does not concern; of the load generator; of this list itself.
+/// Tests of the house and of the load generator, which a fault does not concern, and those of this
+/// list itself.
 const LEFT_OUT: [&str; 3] = ["tidy", "process_bench", "mutants_table"];
 
 /// The copy.
@@ -85,10 +86,23 @@ impl Workshop {
     /// # Errors
     /// What the compiler says.
     pub fn build(&self) -> Result<Vec<Program>, String> {
-        let mut arguments =
-            vec!["build", "--bins", "--tests", "--message-format=json-render-diagnostics"];
-        arguments.extend(PACKAGES.iter().flat_map(|package| ["-p", *package]));
-        let messages = self.cargo(&arguments)?;
+        self.cargo(&["build", "-p", "pelton"])?;
+        self.tests(&PACKAGES.map(|package| ["-p", package]).concat())
+    }
+
+    /// Builds the unit tests of the package that a file lies in: the least that may find a fault.
+    ///
+    /// # Errors
+    /// What the compiler says.
+    pub fn build_own(&self, path: &str) -> Result<Vec<Program>, String> {
+        let folder = path.split('/').next().unwrap_or_default();
+        let package = if folder == "server" { "pelton" } else { folder };
+        self.tests(&["-p", package, "--lib"])
+    }
+
+    fn tests(&self, of: &[&str]) -> Result<Vec<Program>, String> {
+        let how = ["test", "--no-run", "--message-format=json-render-diagnostics"];
+        let messages = self.cargo(&[&how, of].concat())?;
         let programs = messages.lines().filter_map(|line| self.program(line));
         Ok(programs
             .filter(|program| !LEFT_OUT.iter().any(|out| program.name.ends_with(out)))
@@ -101,6 +115,8 @@ impl Workshop {
             .current_dir(&self.tree)
             .env("CARGO_TARGET_DIR", &self.target)
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            // So the server and the tests are built from one library.
+            .env("CARGO_PROFILE_DEV_PANIC", "unwind")
             .stdin(Stdio::null())
             .output()
             .map_err(|error| format!("cargo cannot be run: {error}"))?;

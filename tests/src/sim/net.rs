@@ -381,7 +381,7 @@ impl Net {
         let socket = &self.sockets[id.index()];
         match (socket.inbound.len(), socket.client, socket.server) {
             (1.., _, _) => Received::Bytes(socket.inbound.len()),
-            (0, End::Reset, _) => Received::PeerGone,
+            (0, End::Reset, _) | (0, _, End::Reset) => Received::PeerGone,
             (0, End::Finished | End::Closed, _) | (0, _, End::Closed) => Received::End,
             (0, End::Open | End::Vanished, _) => Received::Nothing,
         }
@@ -483,7 +483,8 @@ impl Net {
         let socket = &mut self.sockets[id.index()];
         assert_eq!(socket.client, End::Open, "only an open end writes");
         match socket.server {
-            End::Closed if socket.holders == 0 => {
+            // Nobody will receive it. Where a receive is still armed, it may find it in time.
+            End::Closed if socket.holders == 0 || self.prng.coin() => {
                 self.reset_by_server(id);
                 bytes.len()
             }

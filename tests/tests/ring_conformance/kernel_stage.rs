@@ -6,15 +6,21 @@ use pelton::ring::kernel::{DisabledRing, KernelRing, Sizes};
 use pelton::sys::clock::Epoch;
 use pelton::sys::eventfd::EventFd;
 use pelton::sys::socket;
+use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
+
+/// Bytes that small buffers hold, about; the kernel doubles them for what it keeps beside.
+const SMALL_SIZE: usize = 16 << 10;
 
 pub(crate) struct KernelStage {
     rings: [KernelRing; 2],
     listener: TcpListener,
     eventfd: EventFd,
     peers: Vec<Option<TcpStream>>,
+    /// The least that the kernel grants for the way from us to a peer; its own idea otherwise.
+    small_buffers: bool,
 }
 
 impl KernelStage {
@@ -37,7 +43,15 @@ impl KernelStage {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = socket::listen(address).expect("loopback has free ports");
         let eventfd = EventFd::for_ring().expect("a process may open an eventfd");
-        Self { rings, listener, eventfd, peers: Vec::new() }
+        Self { rings, listener, eventfd, peers: Vec::new(), small_buffers: false }
+    }
+
+    /// With little room between us and our peers, so that sends find none.
+    pub(crate) fn with_small_buffers() -> Self {
+        let stage = Self::new();
+        let listener = SockRef::from(&stage.listener);
+        listener.set_send_buffer_size(SMALL_SIZE).expect("accepted sockets inherit it");
+        Self { small_buffers: true, ..stage }
     }
 
     fn peer(&mut self, peer: usize) -> &mut TcpStream {
@@ -68,14 +82,23 @@ impl Stage for KernelStage {
 
     fn connect(&mut self) -> usize {
         let address = self.listener.local_addr().expect("it is bound");
-        let stream = TcpStream::connect(address).expect("the listener's backlog has room");
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("descriptors are free");
+        if self.small_buffers {
+            socket.set_recv_buffer_size(SMALL_SIZE).expect("a socket may have a small buffer");
+        }
+        socket.connect(&address.into()).expect("the listener's backlog has room");
+        let stream = TcpStream::from(socket);
         stream.set_nonblocking(true).expect("a socket can be non-blocking");
         self.peers.push(Some(stream));
         self.peers.len() - 1
     }
 
-    fn write(&mut self, peer: usize, bytes: &[u8]) {
-        self.peer(peer).write_all(bytes).expect("a few kilobytes find room");
+    fn write(&mut self, peer: usize, bytes: &[u8]) -> End {
+        match self.peer(peer).write_all(bytes).map_err(|error| error.kind()) {
+            Ok(()) => End::Open,
+            Err(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => End::Reset,
+            Err(error) => panic!("a few kilobytes find room: {error}"),
+        }
     }
 
     fn read(&mut self, peer: usize, into: &mut Vec<u8>) -> End {

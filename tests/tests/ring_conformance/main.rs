@@ -6,9 +6,11 @@
 
 #![expect(clippy::disallowed_types, reason = "rings share the simulated host, in one thread")]
 
+mod choices;
 mod kernel_stage;
 mod random;
 mod scripts;
+mod seeds;
 mod sim_stage;
 mod stage;
 
@@ -59,37 +61,8 @@ conform!(
 
 #[cfg(test)]
 mod random_operations {
-    use crate::kernel_stage::KernelStage;
-    use crate::random::{Choices, play};
-    use crate::sim_stage::SimStage;
-
-    /// Seeds that are played on the kernel's ring, and on the simulated one.
-    const KERNEL_SEEDS: u64 = 150;
-    const SIM_SEEDS: u64 = 1_500;
-
-    fn add(sum: &mut Choices, choices: Choices) {
-        for (what, count) in choices {
-            *sum.entry(what).or_default() += count;
-        }
-    }
-
     #[test]
     fn both_rings_keep_the_contract_and_the_simulated_one_makes_every_choice_of_the_kernel() {
-        let (mut kernel, mut simulated) = (Choices::new(), Choices::new());
-        for seed in 0..KERNEL_SEEDS {
-            // A thread may register 16 rings, and only its end gives the places back.
-            let played = std::thread::scope(|scope| {
-                scope.spawn(|| play(&mut KernelStage::new(), seed)).join()
-            });
-            add(&mut kernel, played.unwrap_or_else(|_| panic!("seed {seed} on the kernel's ring")));
-        }
-        for seed in 0..SIM_SEEDS {
-            add(&mut simulated, play(&mut SimStage::new(seed), seed));
-        }
-        for (what, count) in &kernel {
-            let chosen = simulated.get(what).copied().unwrap_or(0);
-            assert!(chosen > 0, "the kernel did this {count} times: {what}");
-        }
-        assert!(simulated.len() >= 7, "the seeds come by the choices: {simulated:?}");
+        crate::seeds::play_both();
     }
 }

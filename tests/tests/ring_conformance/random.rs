@@ -3,25 +3,21 @@
 //!
 //! One seed draws what the peers do and what we do, within our side of the contract: one receive
 //! and one send a socket; terminate, join, close. The model knows only bytes written and sent, and
-//! which end of a connection has ended how.
+//! which end of a connection has ended how. `choices` names what it leaves open, `seeds` plays it.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "whatever else a completion says is wrong")]
+mod seen;
 
-use crate::stage::{BUFFERS_COUNT, End, Stage};
-use pelton::ring::{
-    BufferId, Completion, Completions, Event, Fault, Fd, Kind, Memory, Op, Region, Ring, Shutdown,
-    Span, Spans, Token,
-};
+use crate::choices::{Choice, Choices};
+use crate::stage::{End, Stage};
+use pelton::ring::{BufferId, Fd, Kind, Op, Region, Ring, Shutdown, Span, Spans, Token};
 use pelton_tests::prng::{Prng, mix};
 use shard_cache::time::Instant;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Operations of a run.
-const STEPS: u32 = 400;
-
-/// Connections of a run.
-const CONNECTIONS_MAX: usize = 6;
+/// Connections of a run, and those open at a time.
+const CONNECTIONS_MAX: usize = 16;
+const OPEN_MAX: usize = 6;
 
 /// Bytes that a peer has written and we have not received, at most.
 const UNREAD_MAX: usize = 8 << 10;
@@ -29,17 +25,18 @@ const UNREAD_MAX: usize = 8 << 10;
 /// Bytes of each region that is sent from; they never change.
 const REGION_SIZE: u32 = 64 << 10;
 
+/// The largest spans of sends: eight of the last are more than a socket's buffers hold, and more
+/// than the kernel's ring sends as a whole.
+const SPANS_MAX: [u64; 4] = [20, 300, 3_000, 30_000];
+
 /// Turns in which what is under way must end.
 const TURNS_MAX: u32 = 20_000;
 
 /// A wait, where there is nothing to do but to wait.
 const WAIT: Duration = Duration::from_millis(1);
 
-/// How often each choice was made that the contract leaves to the kernel.
-pub(crate) type Choices = BTreeMap<&'static str, u64>;
-
 /// One connection, from both ends.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Connection {
     peer: usize,
     /// Until it is accepted it has none.
@@ -54,12 +51,14 @@ struct Connection {
     recv: bool,
     recv_cancelled: bool,
     cancel: bool,
-    /// The spans of the send in flight.
-    send: Option<Spans>,
+    /// The spans of the send in flight, and how many turns there had been when it was pushed.
+    send: Option<(Spans, u64)>,
     /// Bytes that were sent, and those of the send in flight behind them.
     stream: Vec<u8>,
     sent: usize,
     read: Vec<u8>,
+    /// What the peer has last read after the bytes.
+    end: Option<End>,
     shut: Option<Shutdown>,
     closing: bool,
     closed: bool,
@@ -76,6 +75,11 @@ impl Connection {
 
     fn is_shut_both(&self) -> bool {
         self.shut == Some(Shutdown::Both)
+    }
+
+    /// Bytes came when nobody was to receive them any more.
+    fn is_doomed(&self) -> bool {
+        (self.closing || self.is_shut_both()) && self.received < self.written
     }
 }
 
@@ -99,7 +103,11 @@ struct Run<'a, S: Stage> {
     /// Wake-ups on their way: to the other ring, and back that they were delivered.
     wakes: [u32; 2],
     loans: Vec<BufferId>,
+    /// Turns of ring 0.
+    turns: u64,
     choices: Choices,
+    /// What was done and what was seen, in order.
+    log: Vec<String>,
 }
 
 const ACCEPT: Token = Token::new(Kind::Accept, 0, 0);
@@ -107,8 +115,8 @@ const ACCEPT_CANCEL: Token = Token::new(Kind::Cancel, 99, 0);
 const WATCH: Token = Token::new(Kind::Watch, 0, 0);
 const WAKE: Token = Token::new(Kind::Wake, 1, 0);
 
-/// Plays a seed; says which choices the ring made.
-pub(crate) fn play<S: Stage>(stage: &mut S, seed: u64) -> Choices {
+/// Plays so many operations of a seed; says which choices the ring made.
+pub(crate) fn play<S: Stage>(stage: &mut S, seed: u64, steps: u32) -> Choices {
     let bytes = |salt: u64| -> Vec<u8> {
         let words = (0..u64::from(REGION_SIZE) / 8).map(|at| mix(mix(salt) ^ at));
         words.flat_map(u64::to_le_bytes).collect()
@@ -128,16 +136,27 @@ pub(crate) fn play<S: Stage>(stage: &mut S, seed: u64) -> Choices {
         signals_before: 0,
         wakes: [0; 2],
         loans: Vec::new(),
-        choices: Choices::new(),
+        turns: 0,
+        choices: Choices::default(),
+        log: Vec::new(),
     };
-    for _ in 0..STEPS {
+    for _ in 0..steps {
         run.step();
         if run.prng.coin() {
             run.turn(Instant::ZERO);
         }
     }
     run.end();
-    run.choices
+    std::mem::take(&mut run.choices)
+}
+
+impl<S: Stage> Drop for Run<'_, S> {
+    #[expect(clippy::print_stderr, reason = "a run that fails says what led to it")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log.join("\n"));
+        }
+    }
 }
 
 /// Bytes that a peer writes.
@@ -147,16 +166,13 @@ fn peer_bytes(peer: usize, from: usize, size: usize) -> Vec<u8> {
 
 impl<S: Stage> Run<'_, S> {
     fn push(&mut self, token: Token, op: Op) {
+        self.log.push(format!("{} pushes {op:?}", token.slot()));
         self.stage.ring(0).push(token, op);
     }
 
     fn token(kind: Kind, index: usize) -> Token {
         let slot = u32::try_from(index).expect("connections are few");
         Token::new(kind, slot, slot + 7)
-    }
-
-    fn chose(&mut self, what: &'static str) {
-        *self.choices.entry(what).or_default() += 1;
     }
 
     /// One thing that somebody does.
@@ -189,82 +205,78 @@ impl<S: Stage> Run<'_, S> {
     // What peers do.
 
     fn connect(&mut self) {
-        if self.connections.len() == CONNECTIONS_MAX {
+        let open = self.connections.iter().filter(|connection| !connection.closed).count();
+        if self.connections.len() == CONNECTIONS_MAX || open == OPEN_MAX {
             return;
         }
         let peer = self.stage.connect();
+        self.log.push(format!("peer {peer} connects"));
         self.backlog.push_back(self.connections.len());
-        self.connections.push(Connection {
-            peer,
-            fd: None,
-            written: 0,
-            received: 0,
-            finished: false,
-            left: false,
-            recv: false,
-            recv_cancelled: false,
-            cancel: false,
-            send: None,
-            stream: Vec::new(),
-            sent: 0,
-            read: Vec::new(),
-            shut: None,
-            closing: false,
-            closed: false,
-        });
+        self.connections.push(Connection { peer, ..Connection::default() });
     }
 
     fn peer_writes(&mut self, index: usize) {
         let most = self.prng.pick(&[1, 50, 600]);
         let size = self.prng.size(1, most);
         let connection = &mut self.connections[index];
-        let may = !connection.finished && !connection.left && !connection.closing;
+        let reset = connection.end == Some(End::Reset);
+        let may = !connection.finished && !connection.left && !connection.closing && !reset;
         let has_room = connection.written - connection.received + size <= UNREAD_MAX;
-        if may && has_room && !connection.is_shut_both() {
+        if may && has_room {
             let bytes = peer_bytes(connection.peer, connection.written, size);
             connection.written += size;
-            self.stage.write(connection.peer, &bytes);
+            self.log.push(format!("peer {index} writes {size}"));
+            if self.stage.write(connection.peer, &bytes) == End::Reset {
+                self.peer_learns(index, End::Reset);
+            }
         }
     }
 
     fn peer_reads(&mut self, index: usize) {
         let connection = &mut self.connections[index];
-        if connection.left {
+        // A reset is told once.
+        if connection.left || connection.end == Some(End::Reset) {
             return;
         }
         let end = self.stage.read(connection.peer, &mut connection.read);
+        self.log.push(format!("peer {index} has read {}, {end:?}", connection.read.len()));
         assert!(connection.stream.starts_with(&connection.read), "a prefix of what was sent");
+        self.peer_learns(index, end);
+    }
+
+    fn peer_learns(&mut self, index: usize, end: End) {
+        let connection = &mut self.connections[index];
         match end {
-            End::Open => {}
+            End::Open => assert_eq!(connection.end, None, "what has ended has ended"),
             End::Ended => {
                 assert!(connection.shut.is_some() || connection.closing, "we have ended it");
                 assert!(connection.read.len() >= connection.sent, "all that was sent came before");
             }
             End::Reset => {
-                let unread = connection.closing && connection.received < connection.written;
-                assert!(unread || connection.is_shut_both(), "only unread input resets");
-                self.chose("a reset throws away what the peer has not read");
+                assert!(connection.is_doomed(), "only unread input resets");
+                if connection.read.len() < connection.sent {
+                    self.choices.add(Choice::ResetLoses);
+                }
             }
         }
+        connection.end = (end != End::Open).then_some(end);
     }
 
     fn peer_finishes(&mut self, index: usize) {
         let connection = &mut self.connections[index];
-        if connection.fd.is_some()
-            && !connection.finished
-            && !connection.left
-            && !connection.closing
-            && !connection.is_shut_both()
-        {
+        let may = !connection.finished && !connection.left && !connection.closing;
+        if may && !connection.is_shut_both() {
             connection.finished = true;
+            self.log.push(format!("peer {index} finishes"));
             self.stage.finish(connection.peer);
         }
     }
 
     fn peer_leaves(&mut self, index: usize) {
         let connection = &mut self.connections[index];
-        if connection.fd.is_some() && !connection.left {
+        if !connection.left {
             connection.left = true;
+            self.log.push(format!("peer {index} leaves"));
             self.stage.close(connection.peer);
         }
     }
@@ -295,6 +307,7 @@ impl<S: Stage> Run<'_, S> {
             self.push(WATCH, Op::Watch { eventfd });
         } else {
             self.signals += 1;
+            self.log.push("the eventfd is signalled".to_owned());
             if self.prng.coin() {
                 self.stage.signal();
             } else {
@@ -313,6 +326,7 @@ impl<S: Stage> Run<'_, S> {
 
     fn recycle(&mut self) {
         let keep = self.prng.index(self.loans.len() + 1);
+        self.log.push(format!("{} of {} buffers stay on loan", keep, self.loans.len()));
         for buffer in self.loans.drain(keep..) {
             self.stage.ring(0).recycle(buffer);
         }
@@ -343,7 +357,7 @@ impl<S: Stage> Run<'_, S> {
         let (true, None, Some(fd)) = (connection.is_open(), connection.send, connection.fd) else {
             return;
         };
-        let most = self.prng.pick(&[20, 300, 8_000]);
+        let most = self.prng.pick(&SPANS_MAX);
         let mut spans = Spans::new();
         for _ in 0..self.prng.range(1, Spans::COUNT_MAX as u64) {
             let len = u32::try_from(self.prng.range(1, most)).expect("it is small");
@@ -354,7 +368,7 @@ impl<S: Stage> Run<'_, S> {
             let start = usize::try_from(offset).expect("it is small");
             connection.stream.extend(&bytes[start..][..len as usize]);
         }
-        connection.send = Some(spans);
+        connection.send = Some((spans, self.turns));
         self.push(Self::token(Kind::Send, index), Op::Send { fd, spans });
     }
 
@@ -378,154 +392,7 @@ impl<S: Stage> Run<'_, S> {
         }
     }
 
-    // What comes of it.
-
-    fn turn(&mut self, deadline: Instant) -> Instant {
-        let mut batch = Completions::with_capacity(self.prng.pick(&[1, 8, 64]));
-        let memory = Memory { output: &self.output, arena: &self.arena };
-        let clock = self.stage.turn(0, memory, deadline, &mut batch);
-        let mut receives = BTreeMap::new();
-        for completion in batch.drain() {
-            if matches!(completion.event, Event::Received { .. }) {
-                *receives.entry(completion.token.slot()).or_insert(0) += 1;
-            }
-            self.see(completion);
-        }
-        if receives.values().any(|count| *count > 1) {
-            self.chose("one receive completes more than once in a turn");
-        }
-        if self.wakes[1] > 0 {
-            let mut batch = Completions::with_capacity(8);
-            let memory = Memory { output: &self.output, arena: &self.arena };
-            self.stage.turn(1, memory, Instant::ZERO, &mut batch);
-            for woken in batch.drain() {
-                assert_eq!((woken.token.kind(), woken.more), (Kind::Wake, false));
-                assert_eq!(woken.event, Event::Woken);
-                self.wakes[1] -= 1;
-            }
-        }
-        clock.woke
-    }
-
-    fn see(&mut self, completion: Completion) {
-        let Completion { token, event, more } = completion;
-        if token == ACCEPT {
-            self.see_accept(event, more);
-        } else if token == ACCEPT_CANCEL {
-            assert!(std::mem::take(&mut self.accept_cancel) && !more, "it completes once");
-            assert_eq!(event, Event::Cancelled);
-        } else if token == WATCH {
-            assert!(std::mem::take(&mut self.watch) && !more, "a watch completes once");
-            let signals = self.signals + self.signals_before;
-            assert!(signals > 0, "nobody has written the eventfd");
-            (self.signals, self.signals_before) = (0, signals - 1);
-            assert_eq!(event, Event::Woken);
-        } else if token == WAKE {
-            assert_eq!((event, more), (Event::Woken, false));
-            self.wakes[0] = self.wakes[0].checked_sub(1).expect("a wake-up is delivered once");
-        } else {
-            let index = token.slot() as usize;
-            assert_eq!(token, Self::token(token.kind(), index), "a token comes back as it went");
-            match token.kind() {
-                Kind::Recv => self.see_recv(index, event, more),
-                Kind::Send => self.see_send(index, event, more),
-                Kind::Cancel => {
-                    let connection = &mut self.connections[index];
-                    assert!(std::mem::take(&mut connection.cancel) && !more, "it completes once");
-                    assert_eq!(event, Event::Cancelled);
-                    if connection.recv && connection.recv_cancelled {
-                        self.chose("a cancellation completes before its target");
-                    }
-                }
-                Kind::Close => {
-                    assert_eq!((event, more), (Event::Closed, false));
-                    let connection = &mut self.connections[index];
-                    assert!(connection.closing && !connection.closed, "it closes once");
-                    connection.closed = true;
-                }
-                Kind::Accept | Kind::Watch | Kind::Wake => panic!("{token:?} {event:?}"),
-            }
-        }
-    }
-
-    fn see_accept(&mut self, event: Event, more: bool) {
-        assert!(self.accept, "an accept completes while it is in flight");
-        self.accept = more;
-        match event {
-            Event::Accepted(fd) => {
-                let index = self.backlog.pop_front().expect("somebody has connected");
-                self.connections[index].fd = Some(fd);
-                if !more && !self.accept_cancelled {
-                    self.chose("an accept ends by itself");
-                }
-            }
-            Event::Failed(Fault::Cancelled) => assert!(self.accept_cancelled && !more),
-            event => panic!("an accept completed with {event:?}"),
-        }
-    }
-
-    fn see_recv(&mut self, index: usize, event: Event, more: bool) {
-        let connection = &mut self.connections[index];
-        assert!(connection.recv, "a receive completes while it is in flight");
-        connection.recv = more;
-        let cancelled = connection.recv_cancelled;
-        let gone = connection.left || connection.is_shut_both();
-        match event {
-            Event::Received { buffer, len } => {
-                let bytes = self.stage.ring(0).bytes(&buffer, len);
-                let expected = peer_bytes(connection.peer, connection.received, len as usize);
-                assert_eq!(bytes, expected, "what the peer has written, in order");
-                connection.received += len as usize;
-                assert!(connection.received <= connection.written);
-                self.loans.push(buffer);
-                assert!(self.loans.len() <= usize::from(BUFFERS_COUNT), "a buffer is lent once");
-                if !more {
-                    let what = if cancelled {
-                        "a receive that was cancelled completes with data"
-                    } else {
-                        "a receive ends by itself, with data"
-                    };
-                    self.chose(what);
-                }
-            }
-            Event::Ended => {
-                assert!(!more && (connection.finished || gone), "the peer has not ended");
-                if connection.finished && !gone {
-                    assert_eq!(connection.received, connection.written, "the end comes last");
-                }
-            }
-            Event::Failed(Fault::NoBuffers) => {
-                assert!(!more);
-                self.chose("a receive finds no buffer");
-            }
-            Event::Failed(Fault::Cancelled) => assert!(cancelled && !more, "nobody cancelled it"),
-            Event::Failed(Fault::PeerGone) => assert!(gone && !more, "the peer is there"),
-            event => panic!("a receive completed with {event:?}"),
-        }
-    }
-
-    fn see_send(&mut self, index: usize, event: Event, more: bool) {
-        let connection = &mut self.connections[index];
-        let spans = connection.send.take().expect("a send completes while it is in flight");
-        assert!(!more, "a send completes once");
-        let size = usize::try_from(spans.size()).expect("it is small");
-        match event {
-            Event::Sent { len } => {
-                let len = len as usize;
-                assert!((1..=size).contains(&len), "{len} of {size} bytes");
-                connection.sent += len;
-                connection.stream.truncate(connection.sent);
-                if len < size {
-                    self.chose("a send is short");
-                }
-            }
-            Event::Failed(Fault::PeerGone) => {
-                assert!(connection.left || connection.shut.is_some(), "the peer is there");
-                connection.stream.truncate(connection.sent);
-            }
-            event => panic!("a send completed with {event:?}"),
-        }
-    }
+    // How it ends.
 
     /// Ends everything by the rules and looks at what is left.
     fn end(&mut self) {
@@ -551,6 +418,25 @@ impl<S: Stage> Run<'_, S> {
             now = self.turn(now + WAIT);
         }
         assert!(self.loans.is_empty(), "every buffer is at home");
+        for index in 0..self.connections.len() {
+            self.see_the_end(index);
+        }
+    }
+
+    /// What a peer that is still there reads of a connection that is closed.
+    fn see_the_end(&mut self, index: usize) {
+        for turn in 0.. {
+            self.peer_reads(index);
+            let connection = &self.connections[index];
+            if connection.left || connection.end.is_some() {
+                break;
+            }
+            assert!(turn < TURNS_MAX, "a peer learns that its connection is closed");
+        }
+        let connection = &self.connections[index];
+        if connection.end == Some(End::Ended) {
+            assert_eq!(connection.read.len(), connection.sent, "all that was sent is read");
+        }
     }
 
     fn end_one(&mut self, index: usize) {

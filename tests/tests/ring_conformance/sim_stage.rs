@@ -76,9 +76,10 @@ impl Stage for SimStage {
         self.peers.len() - 1
     }
 
-    fn write(&mut self, peer: usize, bytes: &[u8]) {
+    fn write(&mut self, peer: usize, bytes: &[u8]) -> End {
         let size = self.host.borrow_mut().net.write(self.peers[peer], bytes);
         assert_eq!(size, bytes.len(), "a few kilobytes find room");
+        End::Open
     }
 
     fn read(&mut self, peer: usize, into: &mut Vec<u8>) -> End {

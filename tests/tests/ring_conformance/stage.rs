@@ -62,8 +62,9 @@ pub(crate) trait Stage {
     /// Connects a peer; peers are numbered from 0.
     fn connect(&mut self) -> usize;
 
-    /// The peer writes bytes for which there is room.
-    fn write(&mut self, peer: usize, bytes: &[u8]);
+    /// The peer writes bytes for which there is room. It may learn that the connection was reset,
+    /// here or where it reads, but once.
+    fn write(&mut self, peer: usize, bytes: &[u8]) -> End;
 
     /// The peer reads what there is.
     fn read(&mut self, peer: usize, into: &mut Vec<u8>) -> End;
