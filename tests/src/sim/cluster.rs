@@ -120,3 +120,51 @@ fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: L
         histogram_port: HistogramPort { filled, empties },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prng::Prng;
+    use crate::sim::faults::Faults;
+    use crate::sim::net::Net;
+    use pelton::config::Config;
+    use pelton::limits::Grant;
+    use shard_cache::time::Instant;
+    use std::time::Duration;
+
+    /// Lets the shard turn until then.
+    fn turn_until(host: &Rc<RefCell<Host>>, place: &Place, until: Instant) {
+        loop {
+            let next = place.shard.borrow().ring().next_turn(&host.borrow());
+            if next > until {
+                return host.borrow_mut().advance(until);
+            }
+            host.borrow_mut().advance(next);
+            place.shard.borrow_mut().turn();
+            place.shard.borrow().ring().keep_asleep();
+        }
+    }
+
+    /// A shard that had run out of descriptors slept on beyond its own pause: nothing woke it.
+    #[test]
+    fn an_accept_that_failed_is_tried_again_after_its_pause_though_nothing_else_happens() {
+        let config = Config::parse("test", "", &["cache.memory=16MiB".into()]).unwrap();
+        let grant = Grant { shards: 1, descriptors_max: 1024, memory_size: 4 << 30 };
+        let limits = Limits::new(&config, &grant).unwrap();
+        // A listener, two eventfds, and one connection.
+        let net = Net::new(Prng::new(1), 4, 8);
+        let host = Rc::new(RefCell::new(Host::new(Prng::new(2), Faults::NONE, net, 1)));
+        let cluster = Cluster::build(&limits, &Settings::new(&config), &host);
+        let place = &cluster.places[0];
+        let ms = |ms: u64| Instant::from_ns(1_000_000) + Duration::from_millis(ms);
+
+        let first = host.borrow_mut().net.connect(0, [4096; 2]).unwrap();
+        turn_until(&host, place, ms(1));
+        host.borrow_mut().net.connect(0, [4096; 2]).unwrap();
+        turn_until(&host, place, ms(2));
+        assert_eq!(place.shard.borrow().counters().accept_failures, 1);
+        host.borrow_mut().net.close_client(first);
+        turn_until(&host, place, ms(110));
+        assert_eq!(place.shard.borrow().counters().connections_accepted, 2);
+    }
+}
