@@ -130,7 +130,8 @@ impl Workshop {
     fn program(&self, line: &str) -> Option<Program> {
         let message: Value = serde_json::from_str(line).ok()?;
         let path = PathBuf::from(message["executable"].as_str()?);
-        if message["profile"]["test"] != true {
+        // A program of a package may bear the name of a test, and has no tests of its own.
+        if message["profile"]["test"] != true || message["target"]["kind"][0] == "bin" {
             return None;
         }
         let manifest = Path::new(message["manifest_path"].as_str()?);
