@@ -33,6 +33,8 @@ pub struct Faults {
     pub wall_step: u32,
     /// A shard is stalled in the middle of a turn, at any place where it meets its ring.
     pub stall: u32,
+    /// A stall lasts at most this long.
+    pub stall_ns_max: u64,
 }
 
 impl Faults {
@@ -50,7 +52,12 @@ impl Faults {
         turn_empty: 0,
         wall_step: 0,
         stall: 0,
+        stall_ns_max: 0,
     };
+
+    /// A kernel on its best day, and a processor that is often given to others for a moment: what
+    /// they do then is seen late, or never by who does not look again before it sleeps.
+    pub const STALLS: Self = Self { stall: 50, stall_ns_max: 10_000_000, ..Self::NONE };
 
     /// Each kind is on `on` times in a thousand.
     pub fn draw(prng: &mut Prng, on: u32) -> Self {
@@ -69,6 +76,7 @@ impl Faults {
             turn_empty: some(200),
             wall_step: some(5),
             stall: some(20),
+            stall_ns_max: STALL_NS_MAX,
         }
     }
 }

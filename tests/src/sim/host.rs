@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "all actors of a world share it, in one thread")]
 
-use super::faults::{Faults, STALL_NS_MAX};
+use super::faults::Faults;
 use super::marks::{Mark, Marks};
 use super::net::Net;
 use super::trace::{Trace, Who};
@@ -49,6 +49,8 @@ pub struct Host {
     pub trace: Trace,
     /// Which rare paths were walked.
     pub marks: Marks,
+    /// Sends that completed with fewer bytes than asked.
+    pub(super) sends_short: u64,
     pub(super) wakes: Vec<Wake>,
     /// Who acts while a shard is stalled; nobody where a ring is played with alone.
     pub(super) others: Option<Weak<dyn Others>>,
@@ -69,6 +71,7 @@ impl Host {
             net,
             trace: Trace::default(),
             marks: Marks::default(),
+            sends_short: 0,
             wakes: Vec::new(),
             others: None,
             shards_count,
@@ -126,7 +129,8 @@ impl Host {
             return None;
         }
         let others = self.others.as_ref()?.upgrade()?;
-        let most = if self.prng.chance(100) { STALL_NS_MAX } else { STALL_NS_MAX / 1000 };
+        let most = self.faults.stall_ns_max;
+        let most = if self.prng.chance(100) { most } else { most / 1000 };
         let stall_ns = self.prng.below(most);
         self.marks.hit(Mark::StalledInTurn);
         self.trace.note(self.now, Who::Ring(shard), "is stalled (ns)", [stall_ns, 0]);

@@ -87,8 +87,10 @@ pub(super) fn check_rest(world: &World) {
 /// # Panics
 /// If something is.
 pub(super) fn check_end(world: &World) {
-    let held = world.host.borrow().net.connections_held();
-    assert_eq!(held, 0, "a stopped server holds no connection");
+    let host = world.host.borrow();
+    assert_eq!(host.net.connections_held(), 0, "a stopped server holds no connection");
+    let sends_short = sum_counters(world).sends_short;
+    assert_eq!(sends_short, host.sends_short, "what is left of a send is what was not taken");
     for place in &world.places {
         let census = place.shard.borrow().census();
         assert_eq!(census.slots_used, 0, "{census:?}");

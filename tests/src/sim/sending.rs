@@ -60,7 +60,7 @@ impl Sending {
         };
         if self.taken > 0 {
             // The next send will fail.
-            return self.complete(memory);
+            return self.complete(host, memory);
         }
         let mark = if cancelled { Mark::CancelWon } else { Mark::SendFailed };
         host.marks.hit(mark);
@@ -90,10 +90,11 @@ impl Sending {
         let likelihood = host.faults.send_short;
         let short = !whole && host.chance(likelihood);
         host.marks.hit_if(short, Mark::SendShort);
-        if whole || short { self.complete(memory) } else { Progress::Taken }
+        if whole || short { self.complete(host, memory) } else { Progress::Taken }
     }
 
-    fn complete(&self, memory: Memory<'_>) -> Progress {
+    fn complete(&self, host: &mut Host, memory: Memory<'_>) -> Progress {
+        host.sends_short += u64::from(u64::from(self.taken) < self.spans.size());
         assert_eq!(self.hash, hash(&self.spans, memory), "bytes being sent stay as they are");
         Progress::Over(Event::Sent { len: self.taken })
     }

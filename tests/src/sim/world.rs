@@ -132,6 +132,7 @@ impl World {
             self.run_to_rest();
             oracle::check_rest(self);
             self.begin("exam");
+            self.host.borrow_mut().faults = Faults::STALLS;
             for _ in 0..EXAMINERS {
                 self.add_client(Client::examiner);
                 self.run_to_rest();
