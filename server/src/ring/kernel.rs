@@ -474,8 +474,12 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
+            Self::with(SIZES)
+        }
+
+        fn with(sizes: Sizes) -> Self {
             let epoch = Epoch::begin();
-            let ring = DisabledRing::new(SIZES).unwrap().enable(Box::new([]), epoch).unwrap();
+            let ring = DisabledRing::new(sizes).unwrap().enable(Box::new([]), epoch).unwrap();
             let batch = Completions::with_capacity(64);
             Self { ring, output: (0..=255).collect(), epoch, batch }
         }
@@ -572,6 +576,35 @@ mod tests {
         }
         assert_eq!(got, sent);
         assert!(starved > 0);
+    }
+
+    #[test]
+    fn buffers_in_reserve_come_and_go_and_none_is_lost() {
+        let count = 512;
+        let mut bench = Bench::with(Sizes { buffers_count: count, ..SIZES });
+        let (fd, mut peer) = pair();
+        for _ in 0..2 {
+            peer.write_all(&vec![7; usize::from(count) * 64]).unwrap();
+            let mut held = Vec::new();
+            bench.ring.push(token(Kind::Recv, 0), Op::Recv { fd });
+            let mut starved = 0;
+            while held.len() < usize::from(count) {
+                for completion in bench.collect(1) {
+                    if let Event::Received { buffer, len } = completion.event {
+                        assert_eq!(len, 64);
+                        held.push(buffer);
+                        continue;
+                    }
+                    assert_eq!(completion.event, Event::Failed(Fault::NoBuffers));
+                    starved += 1;
+                    assert!(starved < 100, "{} of {count} buffers are left", held.len());
+                    bench.ring.push(token(Kind::Recv, 0), Op::Recv { fd });
+                }
+            }
+            bench.ring.push(token(Kind::Cancel, 0), Op::Cancel { target: token(Kind::Recv, 0) });
+            bench.collect(2);
+            held.drain(..).for_each(|buffer| bench.ring.recycle(buffer));
+        }
     }
 
     #[test]
