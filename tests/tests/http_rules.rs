@@ -439,6 +439,14 @@ fn broken_input_is_refused_and_nothing_behind_it_is_read() {
 }
 
 #[test]
+fn a_request_line_that_has_ended_too_soon_is_not_waited_for() {
+    for version in ["", " ", "X", "HTTP", "HTTP/1.", "TTP/1.1"] {
+        let input = format!("GET / {version}\r\n\r\n");
+        assert_eq!(whole(input.as_bytes()), [Event::Broken(Refusal::BadRequestLine)], "{input:?}");
+    }
+}
+
+#[test]
 fn no_split_in_two_changes_what_the_bytes_mean() {
     let well_formed = accepted().into_iter().map(|(rule, input, _)| (rule, input));
     for (rule, input) in

@@ -168,7 +168,8 @@ impl<'a> Lines<'a> {
         };
         let (target, is_plain) = self.target(target_at, limits)?;
         let version_at = target_at + target.len() + 1;
-        let version = self.bytes[version_at..].first_chunk().ok_or(Stop::Partial)?;
+        let rest = &self.bytes[version_at..];
+        let version = rest.first_chunk().ok_or_else(|| unfinished_line(rest))?;
         let version_1_0 = version_1_0(version)?;
         self.at = version_at + version.len();
         Ok(RequestLine { method, target, is_plain, version_1_0 })
@@ -223,6 +224,12 @@ impl<'a> Lines<'a> {
         self.at = line_end(bytes, end, Refusal::BadFieldValue)?;
         Ok(Some(Field { name: &bytes[name_at..colon], value: trim(&bytes[colon + 1..end]) }))
     }
+}
+
+/// Why there is no version in `rest`, which is too short for one.
+#[cold]
+fn unfinished_line(rest: &[u8]) -> Stop {
+    if rest.contains(&b'\n') { Refusal::BadRequestLine.into() } else { Stop::Partial }
 }
 
 /// Where the line ends whose CRLF is due at `at`.
