@@ -11,7 +11,6 @@ mod generate;
 mod load;
 mod procfs;
 mod replay;
-mod replies;
 mod report;
 #[allow(unsafe_code, reason = "shares memory with the kernel")]
 mod ring;

@@ -12,21 +12,22 @@ const HEAD_SIZE_MAX: usize = 64 << 10;
 
 /// A whole reply.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Reply<'a> {
-    pub(crate) status: u16,
+pub struct Reply<'a> {
+    /// Status code.
+    pub status: u16,
     /// Empty where bodies are not kept.
-    pub(crate) body: &'a [u8],
+    pub body: &'a [u8],
     /// The server says that it closes the connection.
-    pub(crate) closes: bool,
+    pub closes: bool,
 }
 
 /// Bytes that are no reply; says why.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Malformed(pub(crate) String);
+pub struct Malformed(pub String);
 
 /// One connection's incoming bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Replies {
+pub struct Replies {
     /// Replies have no body: the requests are HEAD.
     bodiless: bool,
     keeps_bodies: bool,
@@ -54,24 +55,31 @@ enum Rest {
     /// Everything until the connection ends.
     All,
     ChunkSize,
-    /// So many bytes of a chunk, its line end included.
+    /// So many bytes of a chunk.
     Chunk(u64),
+    /// The end of the line behind a chunk.
+    ChunkEnd,
     /// Fields after the last chunk, up to an empty line.
     Trailer,
 }
 
 impl Replies {
-    pub(crate) fn new(bodiless: bool, keeps_bodies: bool) -> Self {
+    /// Those of a new connection; `bodiless` if the requests are HEAD.
+    #[must_use]
+    pub fn new(bodiless: bool, keeps_bodies: bool) -> Self {
         Self { bodiless, keeps_bodies, ..Self::default() }
     }
 
     /// Forgets what was under way: a new connection begins.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         *self = Self::new(self.bodiless, self.keeps_bodies);
     }
 
     /// Hands every reply that is now whole to `sink`, in order.
-    pub(crate) fn read(
+    ///
+    /// # Errors
+    /// The bytes are no reply.
+    pub fn read(
         &mut self,
         mut piece: &[u8],
         mut sink: impl FnMut(&Reply<'_>),
@@ -86,6 +94,7 @@ impl Replies {
                 }
                 Rest::ChunkSize => self.read_chunk_size(piece)?,
                 Rest::Chunk(left) => self.read_chunk(piece, left),
+                Rest::ChunkEnd => self.read_chunk_end(piece)?,
                 Rest::Trailer => self.read_trailer(piece, &mut sink)?,
             };
         }
@@ -94,7 +103,7 @@ impl Replies {
 
     /// The connection has ended: a body that had no other end is whole now. Returns whether
     /// nothing was cut off.
-    pub(crate) fn end(&mut self, sink: impl FnOnce(&Reply<'_>)) -> bool {
+    pub fn end(&mut self, sink: impl FnOnce(&Reply<'_>)) -> bool {
         let is_whole = match self.rest {
             Rest::All => {
                 let body = take(&mut self.body);
@@ -102,7 +111,9 @@ impl Replies {
                 true
             }
             Rest::Head => self.carry.is_empty(),
-            Rest::Body(_) | Rest::ChunkSize | Rest::Chunk(_) | Rest::Trailer => false,
+            Rest::Body(_) | Rest::ChunkSize | Rest::Chunk(_) | Rest::ChunkEnd | Rest::Trailer => {
+                false
+            }
         };
         self.reset();
         is_whole
@@ -159,19 +170,19 @@ impl Replies {
         let status = head.parse(bytes).map_err(|error| Malformed(format!("head: {error}")))?;
         let httparse::Status::Complete(size) = status else { return Ok(None) };
         let status = head.code.expect("a complete head has a status");
-        let mut framing = Framing { closes: head.version == Some(0), ..Framing::default() };
+        let mut framing = Framing::default();
         for header in head.headers.iter() {
             framing.note(header)?;
         }
-        self.head = Head { status, closes: framing.closes };
-        self.rest = match (status, framing.length) {
-            (101, _) => return Err(Malformed("the server switches protocols".to_owned())),
-            (100..=199, _) => Rest::Head,
-            (204 | 304, _) => Rest::Body(0),
+        self.head = Head { status, closes: framing.closes(head.version == Some(0)) };
+        self.rest = match (status, framing.coding, framing.length) {
+            (101, ..) => return Err(Malformed("the server switches protocols".to_owned())),
+            (100..=199, ..) => Rest::Head,
+            (204 | 304, ..) => Rest::Body(0),
             _ if self.bodiless => Rest::Body(0),
-            _ if framing.chunked => Rest::ChunkSize,
-            (_, Some(length)) => Rest::Body(length),
-            (_, None) => Rest::All,
+            (_, Some(Coding::Chunked), _) => Rest::ChunkSize,
+            (_, Some(Coding::Other), _) | (_, None, None) => Rest::All,
+            (_, None, Some(length)) => Rest::Body(length),
         };
         Ok(Some(size))
     }
@@ -209,24 +220,29 @@ impl Replies {
 
     fn read_chunk_size<'a>(&mut self, piece: &'a [u8]) -> Result<&'a [u8], Malformed> {
         let Some((line, after)) = self.read_line(piece)? else { return Ok(&[]) };
-        let digits = line.split(|byte| *byte == b';').next().unwrap_or(&[]).trim_ascii();
-        let size = std::str::from_utf8(digits)
-            .ok()
-            .filter(|digits| !digits.starts_with('+'))
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        let digits = line.split(|byte| *byte == b';').next().unwrap_or(&[]);
+        let size = number(digits, 16)
             .filter(|&size| size <= u64::MAX / 2)
             .ok_or_else(|| Malformed("a chunk has no size".to_owned()))?;
-        self.rest = if size == 0 { Rest::Trailer } else { Rest::Chunk(size + 2) };
+        self.rest = if size == 0 { Rest::Trailer } else { Rest::Chunk(size) };
         Ok(after)
     }
 
     fn read_chunk<'a>(&mut self, piece: &'a [u8], left: u64) -> &'a [u8] {
         let (bytes, after) = split(piece, left);
-        // The last two bytes are the line end.
-        self.keep(split(bytes, left.saturating_sub(2)).0);
+        self.keep(bytes);
         let left = left - bytes.len() as u64;
-        self.rest = if left == 0 { Rest::ChunkSize } else { Rest::Chunk(left) };
+        self.rest = if left == 0 { Rest::ChunkEnd } else { Rest::Chunk(left) };
         after
+    }
+
+    fn read_chunk_end<'a>(&mut self, piece: &'a [u8]) -> Result<&'a [u8], Malformed> {
+        let Some((line, after)) = self.read_line(piece)? else { return Ok(&[]) };
+        if !line.is_empty() {
+            return Err(Malformed("a chunk is longer than its size".to_owned()));
+        }
+        self.rest = Rest::ChunkSize;
+        Ok(after)
     }
 
     fn read_trailer<'a>(
@@ -249,44 +265,71 @@ impl Replies {
         if self.carry.len() > HEAD_SIZE_MAX {
             return Err(Malformed(format!("a line of more than {HEAD_SIZE_MAX} bytes")));
         }
-        Ok(end.map(|_| {
-            let mut line = take(&mut self.carry);
-            line.truncate(line.trim_ascii_end().len());
-            (line, after)
-        }))
+        if end.is_none() {
+            return Ok(None);
+        }
+        let mut line = take(&mut self.carry);
+        if !line.ends_with(b"\r\n") {
+            return Err(Malformed("a line ends without CR".to_owned()));
+        }
+        line.truncate(line.len() - 2);
+        Ok(Some((line, after)))
     }
 }
 
 /// A line without its end, and what follows it.
 type Line<'a> = (Vec<u8>, &'a [u8]);
 
+/// The last transfer coding of a head.
+enum Coding {
+    Chunked,
+    /// The body ends with the connection.
+    Other,
+}
+
 /// What the fields of a head say about the body and the connection.
 #[derive(Default)]
 struct Framing {
     length: Option<u64>,
-    chunked: bool,
-    closes: bool,
+    coding: Option<Coding>,
+    has_close: bool,
+    has_keep_alive: bool,
 }
 
 impl Framing {
     fn note(&mut self, header: &httparse::Header<'_>) -> Result<(), Malformed> {
-        let value = || String::from_utf8_lossy(header.value).trim().to_ascii_lowercase();
-        if header.name.eq_ignore_ascii_case("content-length") {
-            let length = value().parse().map_err(|_| Malformed("Content-Length".to_owned()))?;
+        let mut list = header.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        if is("content-length") {
+            let length =
+                number(header.value, 10).ok_or_else(|| Malformed("Content-Length".to_owned()))?;
             if self.length.replace(length).is_some_and(|other| other != length) {
                 return Err(Malformed("two values of Content-Length".to_owned()));
             }
-        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            self.chunked = value().ends_with("chunked");
-        } else if header.name.eq_ignore_ascii_case("connection") {
-            match &*value() {
-                "close" => self.closes = true,
-                "keep-alive" => self.closes = false,
-                _ => {}
+        } else if is("transfer-encoding") {
+            let is_chunked =
+                list.next_back().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+            self.coding = Some(if is_chunked { Coding::Chunked } else { Coding::Other });
+        } else if is("connection") {
+            for option in list {
+                self.has_close |= option.eq_ignore_ascii_case(b"close");
+                self.has_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             }
         }
         Ok(())
     }
+
+    /// Whether the connection ends with the reply (RFC 9112 section 9.3).
+    const fn closes(&self, version_1_0: bool) -> bool {
+        self.has_close || (version_1_0 && !self.has_keep_alive)
+    }
+}
+
+/// Digits and nothing else, such as a sign, but for optional space around them.
+fn number(text: &[u8], radix: u32) -> Option<u64> {
+    let digits = std::str::from_utf8(text).ok()?.trim_matches([' ', '\t']);
+    let is_number = digits.chars().all(|digit| digit.is_digit(radix));
+    if is_number { u64::from_str_radix(digits, radix).ok() } else { None }
 }
 
 /// The first `count` bytes, or all there are, and the others.
@@ -371,11 +414,42 @@ mod tests {
     }
 
     #[test]
+    fn only_the_last_coding_frames_a_body_and_it_wins_over_a_length() {
+        let read = |lines: &str| {
+            let reply = format!("HTTP/1.1 200 OK\r\n{lines}\r\n1\r\na\r\n0\r\n\r\n");
+            read_in_pieces(reply.as_bytes(), 5).unwrap().0.swap_remove(0).1
+        };
+        assert_eq!(read("Transfer-Encoding: gzip, Chunked\r\n"), b"a");
+        assert_eq!(read("Transfer-Encoding: chunked\r\nContent-Length: 2\r\n"), b"a");
+        assert_eq!(read("Transfer-Encoding: xchunked\r\n"), b"1\r\na\r\n0\r\n\r\n");
+        assert_eq!(read("Transfer-Encoding: gzip\r\nContent-Length: 2\r\n").len(), 11);
+    }
+
+    #[test]
+    fn options_of_the_connection_are_a_list_in_which_close_wins() {
+        let closes = |version: &str, options: &str| {
+            let reply =
+                format!("HTTP/{version} 204 -\r\nConnection: {options}\r\nConnection: x\r\n\r\n");
+            read_in_pieces(reply.as_bytes(), 5).unwrap().0[0].2
+        };
+        assert!(closes("1.1", "x, Close"));
+        assert!(closes("1.0", "keep-alive, close"));
+        assert!(closes("1.0", "x"));
+        assert!(!closes("1.0", "Keep-Alive, x"));
+        assert!(!closes("1.1", "keep-alive"));
+    }
+
+    #[test]
     fn what_is_no_reply_is_refused() {
         let refused = |bytes: &[u8]| read_in_pieces(bytes, 1000).is_err();
         assert!(refused(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"));
         assert!(refused(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na"));
         assert!(refused(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+1\r\n"));
+        assert!(refused(b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\na"));
+        let chunked =
+            |body: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+        assert!(refused(chunked("1\r\nab\r\n0\r\n\r\n").as_bytes()), "longer than its size");
+        assert!(refused(chunked("1\na\r\n0\r\n\r\n").as_bytes()), "a bare line feed");
         assert!(refused(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"));
         assert!(refused(b"hello\r\n\r\n"));
         let endless = [b"HTTP/1.1 200 OK\r\nA: ".to_vec(), vec![b'a'; HEAD_SIZE_MAX]].concat();

@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "a generator keeps its own time")]
 
-use crate::replies::Replies;
+use pelton_bench::replies::Replies;
 use std::ops::Range;
 use std::time::Instant;
 
