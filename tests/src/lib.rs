@@ -3,12 +3,14 @@
 //! `sim` is a made-up world around real shards, `model` the obviously right answers it compares
 //! with, `prng` its one source of chance. `process` starts the real binary, `http` speaks to it,
 //! `fixture` gives it stores with known content. `meaning` and `heads` say what bytes mean to our
-//! parser and to another one, `smuggling` holds bytes that should mean nothing to it. `fuzz` holds
-//! the targets of `make fuzz`, `mutants` the faults of `make mutants`; `wire` plays scripts on the
-//! simulated world and on the real binary.
+//! parser and to another one, `reference` what they mean by the rules; `damage` spoils them, and
+//! `smuggling` holds bytes that should mean nothing. `fuzz` holds the targets of `make fuzz`,
+//! `mutants` the faults of `make mutants`; `wire` plays scripts on the simulated world and on the
+//! real binary.
 
 #![forbid(unsafe_code)]
 
+pub mod damage;
 pub mod fixture;
 pub mod fuzz;
 pub mod heads;
@@ -18,6 +20,7 @@ pub mod model;
 pub mod mutants;
 pub mod prng;
 pub mod process;
+pub mod reference;
 pub mod sim;
 pub mod smuggling;
 pub mod wire;

@@ -1,10 +1,13 @@
-//! The machine of a connection beside a model that never parses: it knows what it has written.
+//! The machine of a connection beside two models: one never parses, since it knows what it has
+//! written, the other reads any bytes, slowly.
 //!
 //! The input is a list of requests, written out one after the other, and the places where the
-//! bytes are cut. Then any bytes follow: what they mean is not known, but it must be the same
-//! however they are cut.
+//! bytes are cut. Then they are damaged and any bytes follow: whatever they mean, it must be the
+//! same however they are cut.
 
+use super::stream::Fate;
 use crate::meaning::{Event, feed};
+use crate::reference;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use pelton::http::{Connection, HttpLimits, Phase, Refusal};
 
@@ -161,7 +164,7 @@ fn expect(requests: &[Sent]) -> (Vec<Event>, bool) {
     (events, false)
 }
 
-fn draw(input: &[u8]) -> Result<(Vec<Sent>, Vec<u16>, Vec<u8>)> {
+fn draw(input: &[u8]) -> Result<(Vec<Sent>, Fate)> {
     let mut source = Unstructured::new(input);
     let mut requests: Vec<Sent> = source.arbitrary()?;
     // More of them would only be slower.
@@ -172,48 +175,31 @@ fn draw(input: &[u8]) -> Result<(Vec<Sent>, Vec<u16>, Vec<u8>)> {
             key.truncate(64);
         }
     }
-    let mut cuts: Vec<u16> = source.arbitrary()?;
-    cuts.truncate(16);
-    Ok((requests, cuts, source.take_rest().to_vec()))
+    Ok((requests, Fate::draw(source)?))
 }
 
 /// The input is drawn from as the head of this file says.
 ///
 /// # Panics
-/// If the machine understands something else than was meant.
+/// If the machine understands something else than was meant, or than the rules say.
 pub fn exchange(input: &[u8]) {
-    let Ok((requests, cuts, rest)) = draw(input) else { return };
+    let Ok((requests, fate)) = draw(input) else { return };
     let mut bytes = Vec::new();
     for request in &requests {
         request.write(&mut bytes);
     }
     let (expected, ended) = expect(&requests);
-    let seen = feed(&LIMITS, cut(&bytes, &cuts).into_iter());
+    let seen = feed(&LIMITS, fate.cut(&bytes).into_iter());
     assert_eq!(seen.0, expected, "{requests:?}");
-    let is_refused = matches!(expected.last(), Some(Event::Broken(_)));
-    assert!(is_refused || seen.1 == bytes.len(), "every byte belongs to a request: {requests:?}");
+    assert_eq!(seen.1, bytes.len(), "every byte belongs to a request: {requests:?}");
     assert_eq!(seen.2 == Phase::Over, ended, "{requests:?}");
 
-    bytes.extend(rest);
-    let whole = feed(&LIMITS, std::iter::once(&bytes[..])).0;
-    let parts = feed(&LIMITS, cut(&bytes, &cuts).into_iter()).0;
-    // A refusal of a head that never ends may wait for its end or its bound.
-    let waits = whole.len() == parts.len() + 1 && matches!(whole.last(), Some(Event::Broken(_)));
-    assert_eq!(&whole[..whole.len() - usize::from(waits)], &parts[..]);
-}
-
-/// The pieces between the cuts.
-fn cut<'a>(bytes: &'a [u8], cuts: &[u16]) -> Vec<&'a [u8]> {
-    let mut ends: Vec<usize> =
-        cuts.iter().map(|cut| usize::from(*cut) % (bytes.len() + 1)).collect();
-    ends.push(bytes.len());
-    ends.sort_unstable();
-    let mut start = 0;
-    ends.into_iter()
-        .map(|end| {
-            let piece = &bytes[start..end];
-            start = end;
-            piece
-        })
-        .collect()
+    fate.befall(&mut bytes);
+    for parts in [vec![&bytes[..]], fate.cut(&bytes), bytes.chunks(1).collect()] {
+        let seen = feed(&LIMITS, parts.iter().copied());
+        if let Err(wrong) = reference::check(&bytes, &LIMITS, &seen) {
+            let parts: Vec<_> = parts.iter().map(|part| part.escape_ascii().to_string()).collect();
+            panic!("{wrong}\n{parts:?}");
+        }
+    }
 }

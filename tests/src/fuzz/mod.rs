@@ -7,6 +7,7 @@ mod config;
 mod exchange;
 mod import;
 mod request;
+mod stream;
 
 pub use config::config;
 pub use exchange::exchange;
