@@ -6,17 +6,24 @@
 mod config;
 mod exchange;
 mod import;
+mod replies;
 mod request;
 mod stream;
 
 pub use config::config;
 pub use exchange::exchange;
 pub use import::import;
+pub use replies::replies;
 pub use request::request;
 
 /// Takes any bytes; panics if something is wrong.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also its folder in `tests/fuzz/corpus`.
-pub const TARGETS: &[(&str, Target)] =
-    &[("config", config), ("exchange", exchange), ("import", import), ("request", request)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("config", config),
+    ("exchange", exchange),
+    ("import", import),
+    ("replies", replies),
+    ("request", request),
+];
