@@ -67,12 +67,15 @@ impl<R: Ring> Shard<R> {
     }
 
     fn parse(&mut self, index: u32) -> Stop {
+        let before = self.requests.len();
         for _ in 0..self.limits.requests_per_connection_turn_max {
             let slot = &self.slots[index];
             if slot.last.is_some() || slot.inbox.is_empty() {
                 return Stop::Drained;
             }
-            if u32::from(slot.owed_count) >= self.limits.replies_per_connection_max {
+            // What is parsed behind an owed reply is owed as well.
+            let owed_count = usize::from(slot.owed_count) + self.requests.len() - before;
+            if owed_count >= self.limits.replies_per_connection_max as usize {
                 // The reply that comes next makes the connection ready.
                 return Stop::Drained;
             }

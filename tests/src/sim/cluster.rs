@@ -126,11 +126,10 @@ mod tests {
     use super::*;
     use crate::prng::Prng;
     use crate::sim::faults::Faults;
-    use crate::sim::net::Net;
+    use crate::sim::net::{Net, Read};
     use pelton::config::Config;
     use pelton::limits::Grant;
     use shard_cache::time::Instant;
-    use std::time::Duration;
 
     /// Lets the shard turn until then.
     fn turn_until(host: &Rc<RefCell<Host>>, place: &Place, until: Instant) {
@@ -145,19 +144,28 @@ mod tests {
         }
     }
 
+    /// A world of one shard without faults, whose limits `change` changes.
+    fn world(change: impl FnOnce(&mut Limits), files_max: usize) -> (Rc<RefCell<Host>>, Cluster) {
+        let config = Config::parse("test", "", &["cache.memory=16MiB".into()]).unwrap();
+        let grant = Grant { shards: 1, descriptors_max: 1024, memory_size: 4 << 30 };
+        let mut limits = Limits::new(&config, &grant).unwrap();
+        change(&mut limits);
+        let net = Net::new(Prng::new(1), files_max, 8);
+        let host = Rc::new(RefCell::new(Host::new(Prng::new(2), Faults::NONE, net, 1)));
+        let cluster = Cluster::build(&limits, &Settings::new(&config), &host);
+        (host, cluster)
+    }
+
+    const fn ms(ms: u64) -> Instant {
+        Instant::from_ns((ms + 1) * 1_000_000)
+    }
+
     /// A shard that had run out of descriptors slept on beyond its own pause: nothing woke it.
     #[test]
     fn an_accept_that_failed_is_tried_again_after_its_pause_though_nothing_else_happens() {
-        let config = Config::parse("test", "", &["cache.memory=16MiB".into()]).unwrap();
-        let grant = Grant { shards: 1, descriptors_max: 1024, memory_size: 4 << 30 };
-        let limits = Limits::new(&config, &grant).unwrap();
         // A listener, two eventfds, and one connection.
-        let net = Net::new(Prng::new(1), 4, 8);
-        let host = Rc::new(RefCell::new(Host::new(Prng::new(2), Faults::NONE, net, 1)));
-        let cluster = Cluster::build(&limits, &Settings::new(&config), &host);
+        let (host, cluster) = world(|_| {}, 4);
         let place = &cluster.places[0];
-        let ms = |ms: u64| Instant::from_ns(1_000_000) + Duration::from_millis(ms);
-
         let first = host.borrow_mut().net.connect(0, [4096; 2]).unwrap();
         turn_until(&host, place, ms(1));
         host.borrow_mut().net.connect(0, [4096; 2]).unwrap();
@@ -166,5 +174,34 @@ mod tests {
         host.borrow_mut().net.close_client(first);
         turn_until(&host, place, ms(110));
         assert_eq!(place.shard.borrow().counters().connections_accepted, 2);
+    }
+
+    #[test]
+    fn a_connection_that_found_no_buffer_reads_on_when_others_have_given_theirs_back() {
+        let few = |limits: &mut Limits| {
+            (limits.input_buffers_count, limits.input_held_max) = (2, 2);
+            limits.carry_blocks_count = 0;
+        };
+        let (host, cluster) = world(few, 16);
+        let place = &cluster.places[0];
+        let connect = |bytes: &[u8]| {
+            let net = &mut host.borrow_mut().net;
+            let socket = net.connect(0, [4096; 2]).unwrap();
+            assert_eq!(net.write(socket, bytes), bytes.len());
+            socket
+        };
+        // Two heads without an end hold both buffers until their time is over.
+        let holders = [(); 2].map(|()| connect(b"GET /"));
+        turn_until(&host, place, ms(5_000));
+        let waiting = connect(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+        turn_until(&host, place, ms(5_100));
+        let mut reply = Vec::new();
+        assert_eq!(host.borrow_mut().net.read(waiting, 4096, &mut reply), Read::Nothing);
+        assert!(place.shard.borrow().counters().buffers_starved > 0);
+        turn_until(&host, place, ms(11_000));
+        assert_eq!(place.shard.borrow().counters().closed_header_timeout, 2);
+        host.borrow_mut().net.read(waiting, 4096, &mut reply);
+        assert!(reply.starts_with(b"HTTP/1.1 200"), "{}", reply.escape_ascii());
+        holders.map(|holder| host.borrow_mut().net.close_client(holder));
     }
 }
