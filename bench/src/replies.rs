@@ -176,6 +176,7 @@ impl Replies {
         }
         self.head = Head { status, closes: framing.closes(head.version == Some(0)) };
         self.rest = match (status, framing.coding, framing.length) {
+            (..100, ..) => return Err(Malformed(format!("status {status} is none"))),
             (101, ..) => return Err(Malformed("the server switches protocols".to_owned())),
             (100..=199, ..) => Rest::Head,
             (204 | 304, ..) => Rest::Body(0),
@@ -450,6 +451,7 @@ mod tests {
             |body: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
         assert!(refused(chunked("1\r\nab\r\n0\r\n\r\n").as_bytes()), "longer than its size");
         assert!(refused(chunked("1\na\r\n0\r\n\r\n").as_bytes()), "a bare line feed");
+        assert!(refused(b"HTTP/1.1 099 -\r\n\r\n"), "the least status is 100");
         assert!(refused(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"));
         assert!(refused(b"hello\r\n\r\n"));
         let endless = [b"HTTP/1.1 200 OK\r\nA: ".to_vec(), vec![b'a'; HEAD_SIZE_MAX]].concat();

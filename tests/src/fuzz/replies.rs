@@ -104,7 +104,7 @@ fn read(mut stream: &[u8], bodiless: bool) -> Reading {
         stream = &stream[size..];
         let status = head.code.expect("complete");
         let Ok(fields) = Fields::read(head.headers) else { return (seen, Err(())) };
-        if status == 101 {
+        if status < 100 || status == 101 {
             return (seen, Err(()));
         }
         if status < 200 {
