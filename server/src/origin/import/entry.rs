@@ -232,8 +232,14 @@ mod tests {
 
     #[test]
     fn ttls_are_seconds_or_carry_a_unit() {
-        let units =
-            [("60", 60_000), (r#""5ms""#, 5), (r#""2m""#, 120_000), (r#""1d""#, 86_400_000)];
+        let units = [
+            ("60", 60_000),
+            (r#""5ms""#, 5),
+            (r#""3s""#, 3_000),
+            (r#""2m""#, 120_000),
+            (r#""2h""#, 7_200_000),
+            (r#""1d""#, 86_400_000),
+        ];
         for (written, ms) in units {
             let line = format!(r#"{{"key":"k","value":1,"ttl":{written}}}"#);
             assert_eq!(good(&line).ttl, Some(Duration::from_millis(ms)), "{written}");
