@@ -189,10 +189,10 @@ fn chunks(stream: &[u8]) -> std::result::Result<Option<(Vec<u8>, usize)>, ()> {
         let Some(data) = take(&stream[at..], size) else { return Ok(None) };
         body.extend(data);
         at += data.len();
-        match stream[at..] {
-            [b'\r', b'\n', ..] => at += 2,
-            [] | [b'\r'] => return Ok(None),
-            _ => return Err(()),
+        match line(at)? {
+            Some([]) => at += 2,
+            None => return Ok(None),
+            Some(_) => return Err(()),
         }
     }
     loop {
