@@ -202,6 +202,6 @@ mod tests {
         assert_eq!(place.shard.borrow().counters().closed_header_timeout, 2);
         host.borrow_mut().net.read(waiting, 4096, &mut reply);
         assert!(reply.starts_with(b"HTTP/1.1 200"), "{}", reply.escape_ascii());
-        holders.map(|holder| host.borrow_mut().net.close_client(holder));
+        holders.into_iter().for_each(|holder| host.borrow_mut().net.close_client(holder));
     }
 }
