@@ -2,20 +2,17 @@
 
 use crate::entry::{self, Entry, EntryRef, FreshFor, Header, Kind, LIFETIME_MS_MAX, entry_size};
 use crate::freshness::{Freshness, StaleWindows, freshness};
+use crate::ghost::Ghost;
 use crate::hash::{Etag, KeyHash, KeyHasher};
-use crate::index::Index;
+use crate::index::{Found, Index, Place};
 use crate::layout::{KEY_SIZE_MAX, Layout, SEGMENT_SIZE, run_count};
+use crate::policy::{Policy, Pool, S3Fifo};
 use crate::prefetch::prefetch;
-use crate::segments::{Segments, State};
+use crate::purge::{Purge, PurgeRefused, Rules};
+use crate::reclaim::Victim;
+use crate::segments::{Segment, Segments, State, Writer};
 use crate::time::Instant;
-
-/// Entries that one step looks at: about 10 us of work.
-const STEP_ENTRIES_MAX: u32 = 128;
-
-/// Segments that are emptied for one large value, in multiples of what it takes. The end of the
-/// arena, the open segment and pins may each make the search for neighbours begin anew; beyond this
-/// the value is not worth what gives way to it.
-const WANTED_FACTOR_MAX: u32 = 4;
+use std::marker::PhantomData;
 
 /// A value to be stored.
 #[derive(Clone, Copy, Debug)]
@@ -81,46 +78,57 @@ pub struct Statistics {
     pub evicted: u64,
     /// Entries dropped because they were dead.
     pub expired: u64,
+    /// Entries dropped because a purge hides them; they are counted when they are met.
+    pub purged: u64,
+    /// Entries dropped because their key was stored again.
+    pub replaced: u64,
+    /// Entries dropped because that was asked for.
+    pub removed: u64,
     /// Values that were refused.
     pub refused: u64,
+    /// Purges that still hide something.
+    pub purge_rules: u64,
+    /// Bytes of segments without entries that pins hold.
+    pub condemned_bytes: u64,
+    /// Entries that steps have looked at.
+    pub stepped_entries: u64,
+    /// Bytes that steps have moved.
+    pub moved_bytes: u64,
 }
 
-/// A segment that is being emptied.
-#[derive(Clone, Copy, Debug)]
-struct Victim {
-    segment: u32,
-    /// Bytes of it that were looked at.
-    done: u32,
-}
-
-/// A run of free segments that a large value did not find.
-#[derive(Clone, Copy, Debug, Default)]
-struct Wanted {
-    /// Segments of the run; 0 if none is wanted.
-    run: u32,
-    /// Segments that may still be emptied for it.
-    left: u32,
+/// A segment that holds nothing but pinned bytes, and cannot be used until their pins are given
+/// back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Condemned {
+    /// Pins on it.
+    pub pins: u32,
+    /// Bytes of the arena that it is.
+    pub bytes: u64,
+    /// Milliseconds since the beginning of the process at which it was condemned.
+    pub since_ms: u64,
 }
 
 /// One shard's cache.
 #[derive(Debug)]
-pub struct Cache {
-    arena: &'static mut [u8],
-    index: Index,
-    segments: Segments,
-    hasher: KeyHasher,
+pub struct Cache<'m, P: Policy = S3Fifo> {
+    pub(crate) arena: &'m mut [u8],
+    pub(crate) index: Index<'m>,
+    pub(crate) ghost: Ghost<'m>,
+    pub(crate) segments: Segments,
+    pub(crate) rules: Rules,
+    pub(crate) hasher: KeyHasher,
     windows: Box<[StaleWindows]>,
     value_size_max: u32,
-    victim: Option<Victim>,
-    wanted: Wanted,
+    pub(crate) victim: Option<Victim>,
     /// The millisecond in which dead segments were last looked for.
-    swept_ms: u64,
-    statistics: Statistics,
+    pub(crate) swept_ms: u64,
+    pub(crate) statistics: Statistics,
+    policy: PhantomData<P>,
 }
 
-impl Cache {
+impl<'m, P: Policy> Cache<'m, P> {
     /// A cache over `memory`, which is zeroed, aligned to a cache line, and has the size that
-    /// `layout` says: the index, then the arena. Keys are hashed by `hasher`. Entries name their
+    /// `layout` says: index and ghost, then the arena. Keys are hashed by `hasher`. Entries name their
     /// stale windows by index into `windows`.
     ///
     /// No byte of the arena is touched before [`Cache::set_segments_ready`] says so.
@@ -130,7 +138,7 @@ impl Cache {
     #[must_use]
     pub fn new(
         layout: Layout,
-        memory: &'static mut [u8],
+        memory: &'m mut [u8],
         hasher: KeyHasher,
         windows: &[StaleWindows],
     ) -> Self {
@@ -140,19 +148,31 @@ impl Cache {
             "the memory is as large as its layout says"
         );
         assert!(!windows.is_empty(), "entries name their windows");
-        let (index, arena) = memory.split_at_mut(layout.index_bytes());
+        let (front, arena) = memory.split_at_mut(layout.front_bytes());
+        let (index, rest) = front.split_at_mut(layout.index_bytes());
+        let (ghost, _) = rest.split_at_mut(layout.ghost_bytes());
         Self {
             arena,
             index: Index::new(index),
+            ghost: Ghost::new(ghost),
             segments: Segments::new(layout.segments_count()),
+            rules: Rules::new(),
             hasher,
             windows: windows.into(),
             value_size_max: layout.value_size_max(),
             victim: None,
-            wanted: Wanted::default(),
             swept_ms: 0,
             statistics: Statistics::default(),
+            policy: PhantomData,
         }
+    }
+
+    /// Groups of keys (see [`Purge::Group`]) end at this byte instead of `:`.
+    ///
+    /// # Panics
+    /// If purges of groups are in force.
+    pub fn set_group_separator(&mut self, separator: u8) {
+        self.rules.set_separator(separator);
     }
 
     /// The first `count` segments may be used. It never falls. While it stays below the whole, the
@@ -183,19 +203,36 @@ impl Cache {
         });
     }
 
-    /// The entry of `key`, unless there is none or it is dead.
+    /// The entry of `key`, unless there is none, or it is dead or purged.
     #[inline]
     pub fn lookup(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<Hit> {
-        let (place, at) = self.index.find(hash, |at| entry::key(self.arena, at) == key)?;
+        let Found { place, entry: at, frequency } =
+            self.index.find(hash, |at| entry::key(self.arena, at) == key)?;
         let header = Header::read(self.arena, at);
-        match self.freshness(at, &header, now) {
-            Some(freshness) => Some(Hit { entry: at, freshness }),
-            None => {
-                self.index.clear(place);
-                self.count_out(&header);
-                self.statistics.expired += 1;
-                None
+        let freshness = self.freshness(at, &header, now);
+        if let Some(freshness) = freshness
+            && !(self.rules.are_any() && self.is_hidden(at, &header))
+        {
+            // A hot key has the highest frequency at almost every hit, and nothing is written.
+            let hit = P::hit(frequency);
+            if hit != frequency {
+                self.index.set_frequency(place, hit);
             }
+            return Some(Hit { entry: at, freshness });
+        }
+        self.drop_unserved(place, at, &header, freshness.is_some());
+        None
+    }
+
+    /// An entry was looked up that is dead, or is purged.
+    #[cold]
+    fn drop_unserved(&mut self, place: Place, at: EntryRef, header: &Header, is_purged: bool) {
+        self.index.clear(place);
+        self.count_out(at, header);
+        if is_purged {
+            self.statistics.purged += 1;
+        } else {
+            self.statistics.expired += 1;
         }
     }
 
@@ -223,7 +260,7 @@ impl Cache {
     pub fn pin(&mut self, at: EntryRef) -> Pin {
         let segment = self.segments.get_mut(Segments::at(at.offset()));
         assert!(
-            !matches!(segment.state, State::Free | State::Rest),
+            !matches!(segment.state, State::Free | State::Reserved | State::Rest),
             "only bytes that are there are pinned"
         );
         segment.pins += 1;
@@ -234,13 +271,24 @@ impl Cache {
     /// Gives a pin back.
     pub fn unpin(&mut self, pin: Pin) {
         let Pin(at) = pin;
-        let index = Segments::at(at.offset());
-        let segment = self.segments.get_mut(index);
-        segment.pins = segment.pins.checked_sub(1).expect("each pin is given back once");
+        self.segments.unpin(Segments::at(at.offset()));
         self.statistics.pins -= 1;
-        if segment.pins == 0 && segment.state == State::Condemned {
-            self.segments.release(index);
-        }
+    }
+
+    /// What pins hold beyond the life of its entries, longest held first: to be copied elsewhere by
+    /// whoever sends it slowly, so that the arena is not held by slow readers.
+    pub fn condemned(&self) -> impl Iterator<Item = Condemned> {
+        self.segments.condemned().map(|segment| Condemned {
+            pins: segment.pins,
+            bytes: u64::from(segment.run) * SEGMENT_SIZE as u64,
+            since_ms: segment.opened,
+        })
+    }
+
+    /// Whether a pin holds a condemned segment.
+    #[must_use]
+    pub fn is_condemned(&self, pin: &Pin) -> bool {
+        self.segment(pin.entry()).state == State::Condemned
     }
 
     /// Stores a value under `key`, whose hash is `hash`, in place of what was there.
@@ -263,36 +311,43 @@ impl Cache {
             return Err(StoreRefused::TooLarge);
         }
         assert_eq!(self.hasher.hash(key), hash, "keys are hashed by the cache's hasher");
-        let size = entry_size(key.len(), value.bytes.len());
-        let allocated = if size <= SEGMENT_SIZE {
-            self.segments.allocate(size, now.ms())
-        } else {
-            self.allocate_run(size, now)
+        let known = self.index.find(hash, |at| entry::key(self.arena, at) == key);
+        let (pool, frequency) = match known {
+            _ if value.negative => (Pool::Small, 0),
+            Some(known) => (self.segment(known.entry).pool, known.frequency),
+            None => (P::admit(self.ghost.remembers(hash)), 0),
         };
-        let Some(offset) = allocated else {
+        let Some(at) = self.allocate(key, value, pool, now) else {
             self.statistics.refused += 1;
             return Err(StoreRefused::NoRoom);
         };
-        let at = EntryRef::at(offset);
-        self.write(at, key, value, now);
-        self.link(hash, key, at);
+        self.write(at, key, value);
+        let place = match known {
+            Some(known) => {
+                self.count_out(known.entry, &Header::read(self.arena, known.entry));
+                self.statistics.replaced += 1;
+                known.place
+            }
+            None => self.place(hash),
+        };
+        self.index.set(place, hash, at, frequency);
         self.statistics.entries += 1;
-        self.statistics.bytes += size as u64;
+        self.statistics.bytes += entry_size(key.len(), value.bytes.len()) as u64;
         self.statistics.stored += 1;
         Ok(at)
     }
 
     /// The origin says that the entry at `at` is still what it was: it is fresh anew.
     ///
-    /// Returns whether that could be noted; an entry of some weeks cannot take it, and is to be
-    /// stored again.
+    /// Returns whether that could be noted; an entry of some weeks cannot take it, and a purged one
+    /// must not: they are to be stored again.
     pub fn update(&mut self, at: EntryRef, fresh_for: FreshFor, now: Instant) -> bool {
         let mut header = Header::read(self.arena, at);
-        let segment = self.segments.get(Segments::at(at.offset()));
-        if now.ms() - segment.opened_ms > u64::from(u32::MAX) {
+        let stamp = self.rules.stamp(now.ms());
+        if stamp - self.segment(at).base > u64::from(u32::MAX) || self.is_hidden(at, &header) {
             return false;
         }
-        self.set_times(&mut header, at, fresh_for, now);
+        self.set_times(&mut header, at, fresh_for, stamp);
         header.write(self.arena, at);
         true
     }
@@ -300,29 +355,30 @@ impl Cache {
     /// Drops the entry of `key`. Returns whether there was one.
     pub fn remove(&mut self, hash: KeyHash, key: &[u8]) -> bool {
         let found = self.index.find(hash, |at| entry::key(self.arena, at) == key);
-        let Some((place, at)) = found else { return false };
+        let Some(Found { place, entry: at, .. }) = found else { return false };
         self.index.clear(place);
-        self.count_out(&Header::read(self.arena, at));
+        self.count_out(at, &Header::read(self.arena, at));
+        self.statistics.removed += 1;
         true
     }
 
-    /// A bounded piece of upkeep: makes room ahead of the writer and frees segments of dead
-    /// entries. Looks at 128 entries at most.
-    pub fn step(&mut self, now: Instant) {
-        let mut budget = STEP_ENTRIES_MAX;
-        while budget > 0 {
-            if self.victim.is_none() {
-                self.victim = self.choose(now);
-            }
-            let Some(victim) = self.victim else { break };
-            budget = self.empty(victim, budget, now);
-        }
+    /// Hides all entries that were stored before and that `what` names. Takes the same time whatever
+    /// that is; their memory comes back as upkeep meets them.
+    ///
+    /// # Errors
+    /// [`PurgeRefused`] while as many purges of this kind are in force as there is room for.
+    pub fn purge(&mut self, what: Purge<'_>) -> Result<(), PurgeRefused> {
+        self.rules.add(what, &self.hasher)
     }
 
     /// What the cache holds and has done.
     #[must_use]
-    pub const fn statistics(&self) -> Statistics {
-        self.statistics
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            purge_rules: self.rules.count() as u64,
+            condemned_bytes: u64::from(self.segments.condemned_count()) * SEGMENT_SIZE as u64,
+            ..self.statistics
+        }
     }
 
     /// All bytes that values lie in.
@@ -331,7 +387,19 @@ impl Cache {
         self.arena
     }
 
-    fn freshness(&self, at: EntryRef, header: &Header, now: Instant) -> Option<Freshness> {
+    /// The segment that an entry lies in.
+    #[inline]
+    pub(crate) fn segment(&self, at: EntryRef) -> &Segment {
+        self.segments.get(Segments::at(at.offset()))
+    }
+
+    #[inline]
+    pub(crate) fn freshness(
+        &self,
+        at: EntryRef,
+        header: &Header,
+        now: Instant,
+    ) -> Option<Freshness> {
         if header.ever {
             return Some(Freshness::Fresh);
         }
@@ -339,45 +407,70 @@ impl Cache {
         freshness(self.times(at, header).1, windows, now.ms())
     }
 
+    /// Whether a purge hides the entry.
+    pub(crate) fn is_hidden(&self, at: EntryRef, header: &Header) -> bool {
+        let (stamp, _) = self.times(at, header);
+        self.rules.hide(&self.hasher, entry::key(self.arena, at), stamp)
+    }
+
     /// When the entry at `at` was stored, and until when it is fresh: milliseconds in 64 bits.
-    fn times(&self, at: EntryRef, header: &Header) -> (u64, Option<u64>) {
-        let opened_ms = self.segments.get(Segments::at(at.offset())).opened_ms;
-        let born_ms = opened_ms + u64::from(header.born_ms.wrapping_sub(low(opened_ms)));
+    pub(crate) fn times(&self, at: EntryRef, header: &Header) -> (u64, Option<u64>) {
+        let base = self.segment(at).base;
+        let born_ms = base + u64::from(header.born_ms.wrapping_sub(low(base)));
         let lifetime_ms = header.fresh_until_ms.wrapping_sub(header.born_ms);
         (born_ms, (!header.ever).then(|| born_ms + u64::from(lifetime_ms)))
     }
 
-    fn set_times(&mut self, header: &mut Header, at: EntryRef, fresh_for: FreshFor, now: Instant) {
-        header.born_ms = low(now.ms());
+    /// How long after its freshness an entry is kept, milliseconds.
+    pub(crate) fn retained_ms(&self, kind: Kind) -> u64 {
+        let windows = self.windows[usize::from(kind.windows)];
+        u64::from(windows.while_revalidate_ms.max(windows.if_error_ms))
+    }
+
+    fn set_times(&mut self, header: &mut Header, at: EntryRef, fresh_for: FreshFor, stamp: u64) {
+        header.born_ms = low(stamp);
         header.ever = fresh_for == FreshFor::Ever;
+        let lifetime_ms = match fresh_for {
+            FreshFor::Ever => 0,
+            FreshFor::Ms(ms) => ms.min(LIFETIME_MS_MAX),
+        };
+        header.fresh_until_ms = header.born_ms.wrapping_add(lifetime_ms);
+        let dead_ms = stamp.saturating_add(self.left_ms(fresh_for, header.kind));
         let segment = self.segments.get_mut(Segments::at(at.offset()));
+        segment.dead_ms = segment.dead_ms.max(dead_ms);
+    }
+
+    /// Milliseconds until an entry is dead that is stored now; `u64::MAX` if it never is.
+    fn left_ms(&self, fresh_for: FreshFor, kind: Kind) -> u64 {
         match fresh_for {
-            FreshFor::Ever => {
-                header.fresh_until_ms = header.born_ms;
-                segment.dead_ms = u64::MAX;
-            }
-            FreshFor::Ms(ms) => {
-                let ms = ms.min(LIFETIME_MS_MAX);
-                let windows = self.windows[usize::from(header.kind.windows)];
-                let retained = windows.while_revalidate_ms.max(windows.if_error_ms);
-                header.fresh_until_ms = header.born_ms.wrapping_add(ms);
-                let dead_ms = now.ms() + u64::from(ms) + u64::from(retained);
-                segment.dead_ms = segment.dead_ms.max(dead_ms);
-            }
+            FreshFor::Ever => u64::MAX,
+            FreshFor::Ms(ms) => u64::from(ms.min(LIFETIME_MS_MAX)) + self.retained_ms(kind),
         }
     }
 
-    /// Neighbouring segments for one entry of `size` bytes; steps see to it if there are none.
-    fn allocate_run(&mut self, size: usize, now: Instant) -> Option<usize> {
-        let run = u32::try_from(run_count(size)).expect("an entry is at most 256 MiB");
-        let allocated = self.segments.allocate_run(run, size, now.ms());
-        if allocated.is_none() && self.wanted.run < run {
-            self.wanted = Wanted { run, left: run * WANTED_FACTOR_MAX };
-        }
-        allocated
-    }
-
-    fn write(&mut self, at: EntryRef, key: &[u8], value: &NewValue<'_>, now: Instant) {
+    /// Room for a value, and its header; steps see to it that there is some, if there is none.
+    fn allocate(
+        &mut self,
+        key: &[u8],
+        value: &NewValue<'_>,
+        pool: Pool,
+        now: Instant,
+    ) -> Option<EntryRef> {
+        let size = entry_size(key.len(), value.bytes.len());
+        let stamp = self.rules.stamp(now.ms());
+        let offset = if size <= SEGMENT_SIZE {
+            let left_ms = self.left_ms(value.fresh_for, value.kind);
+            self.segments.allocate(size, pool, left_ms, stamp, Writer::Store)
+        } else {
+            let run = u32::try_from(run_count(size)).expect("an entry is at most 256 MiB");
+            let offset = self.segments.allocate_run(run, size, pool, stamp);
+            if offset.is_none() {
+                let source = self.source();
+                self.segments.reserve(run, source, now.ms());
+            }
+            offset
+        };
+        let at = EntryRef::at(offset?);
         let mut header = Header {
             etag: value.etag,
             born_ms: 0,
@@ -388,102 +481,40 @@ impl Cache {
             key_size: u16::try_from(key.len()).expect("checked by store"),
             kind: value.kind,
         };
-        self.set_times(&mut header, at, value.fresh_for, now);
+        self.set_times(&mut header, at, value.fresh_for, stamp);
         header.write(self.arena, at);
+        Some(at)
+    }
+
+    fn write(&mut self, at: EntryRef, key: &[u8], value: &NewValue<'_>) {
         let body = &mut self.arena[at.offset() + entry::HEADER_SIZE..];
         body[..key.len()].copy_from_slice(key);
         body[key.len()..][..value.bytes.len()].copy_from_slice(value.bytes);
     }
 
-    /// Points the index at a new entry, in place of the key's last one or of the oldest around.
-    fn link(&mut self, hash: KeyHash, key: &[u8], at: EntryRef) {
-        let known = self.index.find(hash, |other| entry::key(self.arena, other) == key);
-        let (place, out) = match known {
-            Some((place, before)) => (place, Some(before)),
-            None => {
-                let size = self.arena.len();
-                let age = |other: EntryRef| {
-                    let (at, other) = (at.offset(), other.offset());
-                    (if at >= other { at - other } else { at + size - other }) as u64
-                };
-                let (place, crowded) = self.index.place(hash, age);
-                self.statistics.evicted += u64::from(crowded.is_some());
-                (place, crowded)
-            }
-        };
-        if let Some(out) = out {
-            let header = Header::read(self.arena, out);
-            self.count_out(&header);
+    /// A slot for a new key; where there is none, the entry worth least of those around goes.
+    fn place(&mut self, hash: KeyHash) -> Place {
+        let segments = &self.segments;
+        let rank = |other: EntryRef| segments.get(Segments::at(other.offset())).opened;
+        let (place, crowded) = self.index.place(hash, rank);
+        if let Some(out) = crowded {
+            self.count_out(out, &Header::read(self.arena, out));
+            self.statistics.evicted += 1;
         }
-        self.index.set(place, hash, at);
+        place
     }
 
-    fn count_out(&mut self, header: &Header) {
+    /// An entry has left the index.
+    pub(crate) fn count_out(&mut self, at: EntryRef, header: &Header) {
+        let size = header.entry_size();
         self.statistics.entries -= 1;
-        self.statistics.bytes -= header.entry_size() as u64;
-    }
-
-    /// The next segment to be emptied: a dead one, or else the oldest if room is wanted.
-    fn choose(&mut self, now: Instant) -> Option<Victim> {
-        let is_wanted = self.segments.is_short() || self.is_run_wanted();
-        // Dead segments do no harm until room is wanted: once a millisecond is often enough.
-        if !is_wanted && self.swept_ms == now.ms() {
-            return None;
-        }
-        self.swept_ms = now.ms();
-        let mut segment = self.segments.dead(now.ms());
-        if segment.is_none() && is_wanted {
-            self.wanted.left = self.wanted.left.saturating_sub(1);
-            segment = self.segments.oldest();
-        }
-        segment.map(|segment| Victim { segment, done: 0 })
-    }
-
-    /// Whether a large value still waits for a run and is worth another segment.
-    fn is_run_wanted(&mut self) -> bool {
-        let Wanted { run, left } = self.wanted;
-        if run > 0 && (left == 0 || self.segments.find_run(run).is_some()) {
-            self.wanted = Wanted::default();
-        }
-        self.wanted.run > 0
-    }
-
-    /// Unlinks entries of a victim, at most `budget`; returns what is left of that.
-    fn empty(&mut self, victim: Victim, budget: u32, now: Instant) -> u32 {
-        let Victim { segment, mut done } = victim;
-        let used = self.segments.get(segment).used;
-        let mut left = budget;
-        while left > 0 && done < used {
-            let at = EntryRef::at(segment as usize * SEGMENT_SIZE + done as usize);
-            let header = Header::read(self.arena, at);
-            let hash = self.hasher.hash(entry::key(self.arena, at));
-            if let Some((place, _)) = self.index.find(hash, |other| other == at) {
-                self.index.clear(place);
-                self.count_out(&header);
-                match self.freshness(at, &header, now) {
-                    Some(_) => self.statistics.evicted += 1,
-                    None => self.statistics.expired += 1,
-                }
-            }
-            done += u32::try_from(header.entry_size()).expect("an entry is at most 256 MiB");
-            left -= 1;
-        }
-        if done < used {
-            self.victim = Some(Victim { segment, done });
-            return 0;
-        }
-        self.victim = None;
-        if self.segments.get(segment).pins > 0 {
-            self.segments.get_mut(segment).state = State::Condemned;
-        } else {
-            self.segments.release(segment);
-        }
-        // Looking at a segment costs something even if all its entries are gone.
-        left.saturating_sub(1)
+        self.statistics.bytes -= size as u64;
+        let segment = self.segments.get_mut(Segments::at(at.offset()));
+        segment.live -= u32::try_from(size).expect("an entry is at most 256 MiB");
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
-const fn low(ms: u64) -> u32 {
+pub(crate) const fn low(ms: u64) -> u32 {
     ms as u32
 }

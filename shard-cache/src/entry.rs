@@ -5,8 +5,9 @@
 //! [ etag ][ born ][ fresh until ][ size and flags ][ key size ][ kind ][ key .. ][ value .. ] pad
 //! ```
 //!
-//! All numbers are little-endian. `born` and `fresh until` are the low 32 bits of milliseconds; the
-//! segment remembers when it was opened, in 64, so nothing wraps (see `segments`). The low 28 bits
+//! All numbers are little-endian. `born` is the low 32 bits of the entry's stamp (see `purge`), in
+//! milliseconds, and so is `fresh until`; the segment remembers its oldest stamp in 64, so nothing
+//! wraps (see `segments`). The low 28 bits
 //! of *size and flags* are the value's size. Entries begin at multiples of 8.
 //!
 //! Key and value never change. `fresh until` and `born` may, when an origin says that the value is

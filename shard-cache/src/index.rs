@@ -2,24 +2,26 @@
 //!
 //! ```text
 //! bucket   [ slot | slot | slot | slot | slot | slot | slot | slot ]    64 bytes, one cache line
-//! slot     63      tag     38 37              location + 1             0       0 = empty
+//! slot     63    tag    38 37 frequency 36 35        location + 1        0       0 = empty
 //! ```
 //!
 //! A key may stand in either of two buckets and goes into the one with more room. The first comes
 //! from the hash; the other is the *mirror* of the first about a point that the tag chooses, so the
 //! mirror of the other is the first again, and a slot's other bucket is known without a look at its
 //! entry. Where both buckets of a new key are full, a neighbour that has room in its other bucket
-//! moves there. So no key is crowded out before nine in ten slots are in use; then the oldest of
-//! the sixteen gives way.
+//! moves there. So no key is crowded out before nine in ten slots are in use; then the one of the
+//! sixteen that ranks lowest gives way.
 //!
 //! A tag of 26 bits makes a look at a wrong entry rare, and the whole key is compared before a hit
-//! is believed.
+//! is believed. What the frequency means is the policy's (see `policy`); it lies here because a
+//! lookup has this line at hand, and the entries' lines stay as they were written.
 //!
 //! Bits of the hash: the low 32 choose the first bucket, 30 to 55 are the tag; the highest choose
 //! the shard, are the same for all keys of one, and so are of no use here.
 
 use crate::entry::EntryRef;
 use crate::hash::KeyHash;
+use crate::policy::FREQUENCY_MAX;
 use crate::prefetch::prefetch;
 
 /// Slots of a bucket.
@@ -30,7 +32,9 @@ pub(crate) const BUCKET_SIZE: usize = 64;
 const EMPTY: u64 = 0;
 const TAG_SHIFT: u32 = 38;
 const TAG_BITS: u32 = 26;
-const LOCATION_MASK: u64 = (1 << TAG_SHIFT) - 1;
+const FREQUENCY_SHIFT: u32 = 36;
+const FREQUENCY_MASK: u64 = (FREQUENCY_MAX as u64) << FREQUENCY_SHIFT;
+const LOCATION_MASK: u64 = (1 << FREQUENCY_SHIFT) - 1;
 
 /// Which slot of which bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,19 +43,27 @@ pub(crate) struct Place {
     slot: u8,
 }
 
+/// A slot that was found, and what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) place: Place,
+    pub(crate) entry: EntryRef,
+    pub(crate) frequency: u8,
+}
+
 /// The index over memory that was lent, zeroed and aligned to a cache line.
 ///
 /// It lies in the same mapping as the arena, so that it gets huge pages where the host grants them:
 /// with small ones, the page walk of a lookup costs more than its cache misses.
 #[derive(Debug)]
-pub(crate) struct Index(&'static mut [[u8; BUCKET_SIZE]]);
+pub(crate) struct Index<'m>(&'m mut [[u8; BUCKET_SIZE]]);
 
 /// A slot's place in its bucket.
 const SLOT_SIZE: usize = BUCKET_SIZE / SLOTS;
 
-impl Index {
+impl<'m> Index<'m> {
     /// An index over `memory`, whose size is a multiple of [`BUCKET_SIZE`].
-    pub(crate) fn new(memory: &'static mut [u8]) -> Self {
+    pub(crate) fn new(memory: &'m mut [u8]) -> Self {
         assert!(memory.as_ptr().addr().is_multiple_of(BUCKET_SIZE), "a bucket is a cache line");
         let (buckets, rest) = memory.as_chunks_mut();
         assert!(rest.is_empty(), "the index is made of whole buckets");
@@ -68,9 +80,14 @@ impl Index {
             .map(move |(slot, word)| (Place { bucket, slot }, u64::from_le_bytes(*word)))
     }
 
+    #[inline]
+    fn slot(&mut self, place: Place) -> &mut [u8; SLOT_SIZE] {
+        let (words, _) = self.0[place.bucket as usize].as_chunks_mut();
+        &mut words[usize::from(place.slot)]
+    }
+
     fn put(&mut self, place: Place, word: u64) {
-        let at = usize::from(place.slot) * SLOT_SIZE;
-        self.0[place.bucket as usize][at..][..SLOT_SIZE].copy_from_slice(&word.to_le_bytes());
+        *self.slot(place) = word.to_le_bytes();
     }
 
     /// The two buckets of a hash; they may be one.
@@ -103,7 +120,7 @@ impl Index {
         &self,
         hash: KeyHash,
         mut is_match: impl FnMut(EntryRef) -> bool,
-    ) -> Option<(Place, EntryRef)> {
+    ) -> Option<Found> {
         let tag = tag(hash);
         for bucket in self.buckets(hash) {
             for (place, word) in self.slots(bucket) {
@@ -111,7 +128,7 @@ impl Index {
                     && let Some(entry) = location(word)
                     && is_match(entry)
                 {
-                    return Some((place, entry));
+                    return Some(Found { place, entry, frequency: frequency(word) });
                 }
             }
         }
@@ -119,12 +136,12 @@ impl Index {
     }
 
     /// A place for a new key: an empty slot in the emptier bucket, one that a neighbour has left
-    /// for it, or else the slot of the entry of the greatest `age`, which is returned as crowded
-    /// out.
+    /// for it, or else the slot of the entry of the least frequency, and among those of the least
+    /// `rank`, which is returned as crowded out.
     pub(crate) fn place(
         &mut self,
         hash: KeyHash,
-        age: impl Fn(EntryRef) -> u64,
+        rank: impl Fn(EntryRef) -> u64,
     ) -> (Place, Option<EntryRef>) {
         let buckets = self.buckets(hash);
         let used =
@@ -136,8 +153,9 @@ impl Index {
         let (place, entry) = buckets
             .into_iter()
             .flat_map(|bucket| self.slots(bucket))
-            .filter_map(|(place, word)| Some((place, location(word)?)))
-            .max_by_key(|(_, entry)| age(*entry))
+            .filter_map(|(place, word)| Some((place, word, location(word)?)))
+            .min_by_key(|(_, word, entry)| (frequency(*word), rank(*entry)))
+            .map(|(place, _, entry)| (place, entry))
             .expect("a full bucket has entries");
         (place, Some(entry))
     }
@@ -159,9 +177,19 @@ impl Index {
         Some(from)
     }
 
-    pub(crate) fn set(&mut self, place: Place, hash: KeyHash, entry: EntryRef) {
-        assert!(entry.0 < LOCATION_MASK, "an arena has below 2 TiB");
-        self.put(place, (tag(hash) << TAG_SHIFT) | (entry.0 + 1));
+    pub(crate) fn set(&mut self, place: Place, hash: KeyHash, entry: EntryRef, frequency: u8) {
+        assert!(entry.0 < LOCATION_MASK, "an arena has below 512 GiB");
+        let frequency = u64::from(frequency.min(FREQUENCY_MAX)) << FREQUENCY_SHIFT;
+        self.put(place, (tag(hash) << TAG_SHIFT) | frequency | (entry.0 + 1));
+    }
+
+    /// Changes the frequency of the entry at `place`.
+    #[inline]
+    pub(crate) fn set_frequency(&mut self, place: Place, frequency: u8) {
+        let slot = self.slot(place);
+        let rest = u64::from_le_bytes(*slot) & !FREQUENCY_MASK;
+        let frequency = u64::from(frequency.min(FREQUENCY_MAX)) << FREQUENCY_SHIFT;
+        *slot = (rest | frequency).to_le_bytes();
     }
 
     pub(crate) fn clear(&mut self, place: Place) {
@@ -171,6 +199,10 @@ impl Index {
 
 fn tag(hash: KeyHash) -> u64 {
     (hash.bits() >> 30) & ((1 << TAG_BITS) - 1)
+}
+
+const fn frequency(word: u64) -> u8 {
+    ((word & FREQUENCY_MASK) >> FREQUENCY_SHIFT) as u8
 }
 
 fn location(word: u64) -> Option<EntryRef> {
@@ -183,7 +215,7 @@ mod tests {
     use crate::hash::KeyHasher;
 
     /// An index of this many buckets; its memory is leaked.
-    fn index(buckets: usize) -> Index {
+    fn index(buckets: usize) -> Index<'static> {
         let memory = vec![0; (buckets + 1) * BUCKET_SIZE].leak();
         let skip = memory.as_ptr().align_offset(BUCKET_SIZE);
         Index::new(&mut memory[skip..][..buckets * BUCKET_SIZE])
@@ -200,7 +232,7 @@ mod tests {
             let (place, out) = index.place(hash(number), |entry| entry.0);
             assert_eq!(out, None, "{number}");
             assert!(index.slots(place.bucket).any(|slot| slot == (place, EMPTY)));
-            index.set(place, hash(number), EntryRef(u64::from(number)));
+            index.set(place, hash(number), EntryRef(u64::from(number)), 0);
         }
         for number in 0..72_000 {
             let wanted = EntryRef(u64::from(number));
@@ -226,25 +258,32 @@ mod tests {
         for number in 0..200 {
             let (place, out) = index.place(hash(number), |entry| entry.0);
             assert_eq!(out, None);
-            index.set(place, hash(number), EntryRef(u64::from(number)));
+            index.set(place, hash(number), EntryRef(u64::from(number)), 0);
         }
         for number in 0..200 {
             let wanted = EntryRef(u64::from(number));
-            let (place, found) = index.find(hash(number), |entry| entry == wanted).unwrap();
-            assert_eq!(found, wanted);
-            index.clear(place);
+            let found = index.find(hash(number), |entry| entry == wanted).unwrap();
+            assert_eq!((found.entry, found.frequency), (wanted, 0));
+            index.clear(found.place);
             assert_eq!(index.find(hash(number), |entry| entry == wanted), None);
         }
     }
 
     #[test]
-    fn in_full_buckets_the_oldest_gives_way() {
+    fn in_full_buckets_the_least_frequent_gives_way_and_among_those_the_lowest() {
         let mut index = index(1);
         for number in 0..8 {
-            let (place, out) = index.place(hash(number), |entry| 100 - entry.0);
+            let (place, out) = index.place(hash(number), |entry| entry.0);
             assert_eq!(out, None);
-            index.set(place, hash(number), EntryRef(u64::from(number)));
+            index.set(place, hash(number), EntryRef(u64::from(number)), 0);
         }
-        assert_eq!(index.place(hash(99), |entry| 100 - entry.0).1, Some(EntryRef(0)));
+        for number in [0, 1, 3] {
+            let wanted = EntryRef(u64::from(number));
+            let found = index.find(hash(number), |entry| entry == wanted).unwrap();
+            index.set_frequency(found.place, 2);
+            let again = index.find(hash(number), |entry| entry == wanted);
+            assert_eq!(again, Some(Found { frequency: 2, ..found }));
+        }
+        assert_eq!(index.place(hash(99), |entry| entry.0).1, Some(EntryRef(2)));
     }
 }

@@ -1,7 +1,14 @@
-//! How a budget of memory is divided: arena, index, table of segments. Nothing else is allocated.
+//! How a budget of memory is divided. Nothing else is allocated, and nothing after construction.
+//!
+//! ```text
+//! mapped by the owner   [ index | ghost | pad to a segment | arena ]
+//! made by the cache     table of segments, purge rules
+//! ```
 
 use crate::entry::{VALUE_SIZE_MAX, entry_size};
+use crate::ghost::{LINE_KEYS, LINE_SIZE};
 use crate::index::{BUCKET_SIZE, SLOTS};
+use crate::purge::RULES_SIZE;
 use crate::segments::{FREE_AHEAD, table_size};
 use std::fmt;
 
@@ -24,6 +31,7 @@ const LOAD_PERCENT: usize = 90;
 pub struct Layout {
     segments_count: u32,
     buckets_count: u32,
+    ghost_lines_count: u32,
     value_size_max: u32,
 }
 
@@ -73,6 +81,7 @@ impl Layout {
         Self {
             segments_count: count(segments),
             buckets_count: count(slots.div_ceil(SLOTS)),
+            ghost_lines_count: count(entries.div_ceil(LINE_KEYS)),
             value_size_max,
         }
     }
@@ -89,22 +98,41 @@ impl Layout {
         self.segments_count as usize * SEGMENT_SIZE
     }
 
-    /// Bytes of the index, a multiple of [`SEGMENT_SIZE`]: it lies before the arena.
+    /// Bytes of the index.
     #[must_use]
     pub const fn index_bytes(&self) -> usize {
-        (self.buckets_count as usize * BUCKET_SIZE).next_multiple_of(SEGMENT_SIZE)
+        self.buckets_count as usize * BUCKET_SIZE
     }
 
-    /// Bytes that the caller maps: the index, then the arena.
+    /// Bytes of the ghost, which remembers about as many keys as the arena has room for.
+    #[must_use]
+    pub const fn ghost_bytes(&self) -> usize {
+        self.ghost_lines_count as usize * LINE_SIZE
+    }
+
+    /// Bytes before the arena: index and ghost, and what makes them a multiple of
+    /// [`SEGMENT_SIZE`].
+    #[must_use]
+    pub const fn front_bytes(&self) -> usize {
+        (self.index_bytes() + self.ghost_bytes()).next_multiple_of(SEGMENT_SIZE)
+    }
+
+    /// Bytes that the caller maps.
     #[must_use]
     pub const fn memory_bytes(&self) -> usize {
-        self.index_bytes() + self.arena_bytes()
+        self.front_bytes() + self.arena_bytes()
+    }
+
+    /// Bytes that the cache itself allocates when it is made.
+    #[must_use]
+    pub const fn tables_bytes(&self) -> usize {
+        table_size(self.segments_count as usize) + RULES_SIZE
     }
 
     /// Bytes of everything.
     #[must_use]
     pub const fn total_bytes(&self) -> usize {
-        self.memory_bytes() + table_size(self.segments_count as usize)
+        self.memory_bytes() + self.tables_bytes()
     }
 
     pub(crate) const fn value_size_max(&self) -> u32 {

@@ -4,33 +4,47 @@
 //! in. No operation does unbounded work, so none can stall the turn of the shard that owns it.
 //!
 //! ```text
-//! index   buckets of 8 slots, a cache line each        slot = tag + where the entry lies
-//!              |
+//! index   buckets of 8 slots, a cache line each        slot = tag + frequency + where it lies
+//!              |                                        ghost = keys that left a while ago
 //!              v
-//! arena   [ segment | segment | segment | ... ]        256 KiB each
+//! arena   [ segment | segment | segment | ... ]        256 KiB each, in a small and a main pool
 //!           entry entry entry ...                      header, key, value
 //! ```
 //!
-//! Entries are appended to the open segment and never change; a new version of a key is a new
-//! entry and the slot swings over. Space comes back a whole segment at a time, in the order in
-//! which it was written ([`Cache::step`]). Bytes on their way to a client are held by a [`Pin`] on
-//! their segment: it may be emptied of its keys, but its bytes stay until the last pin is gone.
+//! Entries are appended to an open segment and never change; a new version of a key is a new entry
+//! and the slot swings over. A segment takes entries that live about as long as one another, so it
+//! comes back whole when they are dead, and each of them is dead exactly when it says. While room is
+//! short, the oldest segment of a pool is emptied ([`Cache::step`]): what the [`Policy`] spares is
+//! copied to the end of the main pool, so fragmentation has nowhere to build up.
 //!
-//! Modules, ground to top: `time`, `hash`, `freshness`, `prefetch`, `entry`, `layout`, `index`,
-//! `segments`, `cache`.
+//! Bytes on their way to a client are held by a [`Pin`] on their segment: it may be emptied of its
+//! keys, but its bytes stay until the last pin is gone. A purge ([`Cache::purge`]) hides entries by
+//! a rule, and walks over none of them.
+//!
+//! The budget is hard: [`Layout`] says every byte, and nothing is allocated after construction.
+//!
+//! Modules, ground to top: `time`, `hash`, `freshness`, `policy`, `prefetch`, `entry`, `layout`,
+//! `index`, `ghost`, `segments`, `purge`, `cache`, `reclaim`.
 
 mod cache;
 mod entry;
 mod freshness;
+mod ghost;
 pub mod hash;
 mod index;
 mod layout;
+pub mod policy;
 #[allow(unsafe_code, reason = "a prefetch instruction")]
 mod prefetch;
+mod purge;
+mod reclaim;
 mod segments;
 pub mod time;
 
-pub use cache::{Cache, Hit, NewValue, Pin, Statistics, StoreRefused};
+pub use cache::{Cache, Condemned, Hit, NewValue, Pin, Statistics, StoreRefused};
 pub use entry::{Entry, EntryRef, FreshFor, Kind};
 pub use freshness::{Freshness, StaleWindows};
 pub use layout::{Layout, LayoutError, SEGMENT_SIZE};
+pub use policy::Policy;
+pub use purge::{Purge, PurgeRefused};
+pub use reclaim::{STEP_ENTRIES_MAX, STEP_MOVED_BYTES_MAX};

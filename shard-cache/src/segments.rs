@@ -1,73 +1,166 @@
-//! The segments of the arena: which is written, which come back, which are held by pins.
+//! The segments of the arena: which are written, in which order they come back, which are held.
 //!
 //! ```text
-//!          emptied ->                          written ->
-//! [ Free | Victim | Sealed | Sealed | Sealed | Open | Free | Free ]      round and round
-//!          hand                                       cursor
+//!            opened first                        opened last
+//! small      [ Sealed | Sealed | Open | Sealed | Open ]        a queue for each pool
+//! main       [ Sealed | Open | Sealed | Sealed ]
+//! condemned  [ Condemned | Condemned ]                         held by pins
+//! in none    Free, Reserved, Victim, and the later parts of runs
 //! ```
 //!
-//! The log runs through the arena in the order of addresses and begins again at its start; the
-//! *cursor* is where it goes on. What lies ahead of the cursor was written longest ago, so the
-//! *hand* that picks segments to be emptied walks ahead of it, and starts afresh from it when
-//! overtaken.
-//! Segments that expired elsewhere are free where they lie and are filled when the cursor comes by.
+//! Each pool has one open segment for each *class* of lifetime, so that what is written together
+//! dies together and expiry frees whole segments. In an arena of few segments classes are merged,
+//! so that open segments stay a small part of it. A segment stands in its pool's queue from when it
+//! is opened until it is emptied; the queues' heads are the oldest.
 //!
 //! An entry larger than a segment takes a *run* of consecutive segments of its own, taken and freed
 //! together: the first carries the state and the pins of all. A run never wraps round the end.
+//! Where no run is free, a *window* of neighbours is emptied and reserved for it.
 //!
-//! Each segment remembers in 64 bits when its first entry was written. Entries keep the low 32 bits
-//! of milliseconds; as a segment is closed before a day is over, theirs are restored from its own.
+//! Entries keep the low 32 bits of milliseconds. Each segment remembers in 64 bits the time of its
+//! oldest entry; no other lies 49 days from it.
 //!
 //! A map of one bit a segment says which are free, so that room is found wherever it is: a search
 //! reads the map at most twice, which is 512 bytes for each GiB of arena, and only when a segment
 //! is full.
 
 use crate::layout::SEGMENT_SIZE;
+use crate::policy::Pool;
 
 /// Segments that reclaiming keeps free ahead of the writer.
 pub(crate) const FREE_AHEAD: u32 = 3;
 
-/// Segments that one search for a victim looks at, beside those it can tell to be free.
+/// Of these, what only moving entries may take: so room can always be made.
+const FREE_FOR_MOVES: u32 = 1;
+
+/// Segments that one search for dead segments, or for neighbours, looks at.
 const LOOKS_MAX: u32 = 16;
 
 /// A segment is closed when it is this old, so that 32 bits tell its entries' times apart.
 const OPEN_MS_MAX: u64 = 24 * 3600 * 1000;
+
+/// How long a window waits for the value that it was made for, milliseconds.
+const WINDOW_MS_MAX: u64 = 1_000;
+
+/// What lives at most this long belongs to one class, milliseconds; what lives longer than the last
+/// to one more.
+const CLASS_ENDS_MS: [u64; 9] =
+    [2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 1_024_000, 3_600_000];
+const CLASSES_MAX: usize = CLASS_ENDS_MS.len() + 1;
+
+/// Open segments may take a part in this many of the arena.
+const OPEN_PART: usize = 20;
+
+/// Queues: one a pool, and the condemned.
+const QUEUES: usize = 3;
+const CONDEMNED: usize = 2;
+
+/// No segment.
+const NONE: u32 = u32::MAX;
 
 /// What a segment is for at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// Nothing of value in it.
     Free,
+    /// Free, but kept for a large value.
+    Reserved,
     /// Entries are appended.
     Open,
-    /// Full of entries.
+    /// Entries are read.
     Sealed,
+    /// It is being emptied.
+    Victim,
     /// Its entries have left the index, and its bytes are held by pins.
     Condemned,
     /// A later part of a run; the first part speaks for it.
     Rest,
 }
 
-/// What is known of a segment, 32 bytes.
+/// What is known of a segment: a cache line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment {
-    /// Milliseconds at which its first entry was written.
-    pub(crate) opened_ms: u64,
+    /// The stamp at which it was opened; of a condemned one, the time since when it is.
+    pub(crate) opened: u64,
+    /// The stamp at which its last entry was written.
+    pub(crate) closed: u64,
+    /// The stamp of its oldest entry.
+    pub(crate) base: u64,
     /// Milliseconds from which on all its entries are dead; `u64::MAX` if some never are.
     pub(crate) dead_ms: u64,
     pub(crate) pins: u32,
     /// Bytes of entries.
     pub(crate) used: u32,
-    /// Segments of its run, itself included.
+    /// Bytes of those that the index points to.
+    pub(crate) live: u32,
+    /// Segments of its run, itself included; of a later part, how far back the first lies.
     pub(crate) run: u32,
+    before: u32,
+    next: u32,
     pub(crate) state: State,
+    pub(crate) pool: Pool,
 }
 
-const _: () = assert!(size_of::<Segment>() == 32, "two to a cache line");
+const _: () = assert!(size_of::<Segment>() == 64, "a cache line");
+
+impl Segment {
+    /// The queue it belongs to.
+    fn queue(&self) -> usize {
+        if self.state == State::Condemned { CONDEMNED } else { self.pool as usize }
+    }
+
+    const FREE: Self = Self {
+        opened: 0,
+        closed: 0,
+        base: 0,
+        dead_ms: 0,
+        pins: 0,
+        used: 0,
+        live: 0,
+        run: 1,
+        before: NONE,
+        next: NONE,
+        state: State::Free,
+        pool: Pool::Small,
+    };
+}
 
 /// Bytes that the table and the map take for each `count` segments.
 pub(crate) const fn table_size(count: usize) -> usize {
     count * size_of::<Segment>() + count.div_ceil(64) * size_of::<u64>()
+}
+
+/// Segments in an order: those of a pool as they were opened, the condemned ones as they came to
+/// be so.
+#[derive(Clone, Copy, Debug)]
+struct Queue {
+    first: u32,
+    last: u32,
+    /// Later parts of runs included.
+    count: u32,
+}
+
+/// Neighbours that are emptied for one large value.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    start: u32,
+    run: u32,
+    until_ms: u64,
+}
+
+impl Window {
+    const fn has(&self, index: u32) -> bool {
+        index >= self.start && index < self.start + self.run
+    }
+}
+
+/// What room is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writer {
+    /// A value from outside.
+    Store,
+    /// An entry whose segment is emptied.
+    Move,
 }
 
 /// All segments.
@@ -79,27 +172,33 @@ pub(crate) struct Segments {
     free: u32,
     /// How many may be touched: their pages are populated.
     ready: u32,
-    open: Option<u32>,
+    queues: [Queue; QUEUES],
+    open: [[u32; CLASSES_MAX]; 2],
+    /// Classes are merged by so many bits of their number.
+    class_shift: u32,
+    window: Option<Window>,
     /// Where the writer looks next.
     cursor: u32,
-    /// Where the search for the oldest segment goes on.
-    hand: u32,
     /// Where the search for dead segments goes on.
     sweep: u32,
 }
 
 impl Segments {
     pub(crate) fn new(count: u32) -> Self {
-        let segment =
-            Segment { opened_ms: 0, dead_ms: 0, pins: 0, used: 0, run: 1, state: State::Free };
+        let classes = |shift: u32| ((CLASSES_MAX - 1) >> shift) + 1;
+        let class_shift = (0..u32::BITS)
+            .find(|shift| classes(*shift) == 1 || 2 * classes(*shift) <= count as usize / OPEN_PART)
+            .expect("all in one class in the end");
         Self {
-            table: vec![segment; count as usize].into_boxed_slice(),
+            table: vec![Segment::FREE; count as usize].into_boxed_slice(),
             free_map: vec![0; (count as usize).div_ceil(64)].into_boxed_slice(),
             free: 0,
             ready: 0,
-            open: None,
+            queues: [Queue { first: NONE, last: NONE, count: 0 }; QUEUES],
+            open: [[NONE; CLASSES_MAX]; 2],
+            class_shift,
+            window: None,
             cursor: 0,
-            hand: 0,
             sweep: 0,
         }
     }
@@ -121,6 +220,17 @@ impl Segments {
         self.ready
     }
 
+    /// Condemned segments, parts of runs included.
+    pub(crate) const fn condemned_count(&self) -> u32 {
+        self.queues[CONDEMNED].count
+    }
+
+    /// The condemned segments, longest condemned first.
+    pub(crate) fn condemned(&self) -> impl Iterator<Item = &Segment> {
+        let at = |index: u32| self.table.get(index as usize);
+        std::iter::successors(at(self.queues[CONDEMNED].first), move |before| at(before.next))
+    }
+
     /// Whether fewer segments are free than there should be ahead of the writer.
     pub(crate) const fn is_short(&self) -> bool {
         self.free < FREE_AHEAD
@@ -135,35 +245,31 @@ impl Segments {
     }
 
     /// The segment that the byte at `offset` lies in.
+    #[inline]
     pub(crate) fn at(offset: usize) -> u32 {
         u32::try_from(offset / SEGMENT_SIZE).expect("an arena has below 2^32 segments")
     }
 
-    /// The next segment to be emptied: the one that was written longest ago.
-    ///
-    /// `None` if none was found in a bounded look; the next call looks on from there.
-    pub(crate) fn oldest(&mut self) -> Option<u32> {
-        for _ in 0..LOOKS_MAX {
-            let index = self.next(self.hand, false);
-            if index == self.ready {
-                self.hand = 0;
-                continue;
-            }
-            self.hand = self.after(index + self.get(index).run - 1);
-            if self.get(index).state == State::Sealed {
-                return Some(index);
-            }
-        }
-        None
+    /// Segments of a pool.
+    pub(crate) const fn in_pool(&self, pool: Pool) -> u32 {
+        self.queues[pool as usize].count
     }
 
-    /// A segment whose entries are all dead, if a bounded look finds one.
-    pub(crate) fn dead(&mut self, now_ms: u64) -> Option<u32> {
+    /// The segment of a pool that was opened first.
+    pub(crate) fn oldest(&self, pool: Pool) -> Option<u32> {
+        let first = self.queues[pool as usize].first;
+        (first != NONE).then_some(first)
+    }
+
+    /// A segment that can be freed whole: all its entries are dead at `now_ms`, have left, or were
+    /// written by the stamp `hidden`; if a bounded look finds one.
+    pub(crate) fn dead(&mut self, now_ms: u64, hidden: u64) -> Option<u32> {
         for _ in 0..LOOKS_MAX.min(self.ready) {
             let index = self.sweep;
             self.sweep = self.after(index);
             let segment = self.get(index);
-            if segment.state == State::Sealed && segment.dead_ms <= now_ms {
+            let is_dead = segment.dead_ms <= now_ms || segment.live == 0;
+            if segment.state == State::Sealed && (is_dead || segment.closed <= hidden) {
                 return Some(index);
             }
         }
@@ -175,56 +281,171 @@ impl Segments {
         if index + 1 < self.ready { index + 1 } else { 0 }
     }
 
-    /// Room for `size` bytes that fit one segment: the offset at which they go.
-    pub(crate) fn allocate(&mut self, size: usize, now_ms: u64) -> Option<usize> {
-        if let Some(open) = self.open {
+    /// The class of what lives for another `left_ms`.
+    fn class(&self, left_ms: u64) -> usize {
+        CLASS_ENDS_MS.partition_point(|end_ms| *end_ms < left_ms) >> self.class_shift
+    }
+
+    /// Room in `pool` for `size` bytes that fit one segment and live for `left_ms`: the offset at
+    /// which they go. `stamp` is theirs if they are new.
+    pub(crate) fn allocate(
+        &mut self,
+        size: usize,
+        pool: Pool,
+        left_ms: u64,
+        stamp: u64,
+        writer: Writer,
+    ) -> Option<usize> {
+        let class = self.class(left_ms);
+        let open = self.open[pool as usize][class];
+        if open != NONE {
             let segment = self.get(open);
-            let is_young = now_ms - segment.opened_ms < OPEN_MS_MAX;
+            let is_young = stamp - segment.opened < OPEN_MS_MAX;
             if is_young && segment.used as usize + size <= SEGMENT_SIZE {
-                return Some(self.append(open, size));
+                return Some(self.append(open, size, stamp));
             }
             // Sealed only when a successor is found: until then it may take smaller entries.
         }
-        let next = self.take(1, now_ms)?;
-        if let Some(open) = self.open.replace(next) {
+        if writer == Writer::Store && self.free <= FREE_FOR_MOVES {
+            return None;
+        }
+        let next = self.find_run(1)?;
+        self.take(next, 1, pool, stamp);
+        if open != NONE {
             self.get_mut(open).state = State::Sealed;
         }
+        self.open[pool as usize][class] = next;
         self.get_mut(next).state = State::Open;
-        Some(self.append(next, size))
+        Some(self.append(next, size, stamp))
     }
 
     /// A run of `run` segments for one entry of `size` bytes: the offset at which it begins.
-    pub(crate) fn allocate_run(&mut self, run: u32, size: usize, now_ms: u64) -> Option<usize> {
-        let first = self.take(run, now_ms)?;
-        for rest in first + 1..first + run {
-            self.get_mut(rest).state = State::Rest;
-        }
+    pub(crate) fn allocate_run(
+        &mut self,
+        run: u32,
+        size: usize,
+        pool: Pool,
+        stamp: u64,
+    ) -> Option<usize> {
+        let first = match self.window {
+            Some(window) if window.run >= run && self.is_empty(window) => {
+                self.give_up_window();
+                window.start
+            }
+            _ => self.find_run(run)?,
+        };
+        self.take(first, run, pool, stamp);
         self.get_mut(first).state = State::Sealed;
-        Some(self.append(first, size))
+        Some(self.append(first, size, stamp))
     }
 
-    fn append(&mut self, index: u32, size: usize) -> usize {
+    fn append(&mut self, index: u32, size: usize, stamp: u64) -> usize {
         let segment = self.get_mut(index);
         let offset = index as usize * SEGMENT_SIZE + segment.used as usize;
-        segment.used += u32::try_from(size).expect("an entry is at most 256 MiB");
+        let size = u32::try_from(size).expect("an entry is at most 256 MiB");
+        segment.used += size;
+        segment.live += size;
+        segment.closed = stamp;
         offset
     }
 
-    /// Takes the first `run` consecutive free segments ahead of the cursor.
-    fn take(&mut self, run: u32, now_ms: u64) -> Option<u32> {
-        let first = self.find_run(run)?;
+    /// Takes `run` consecutive free segments from `first` on.
+    fn take(&mut self, first: u32, run: u32, pool: Pool, stamp: u64) {
         for index in first..first + run {
             self.set_free(index, false);
+            let segment = self.get_mut(index);
+            segment.state = State::Rest;
+            segment.run = index - first;
         }
-        let segment =
-            Segment { opened_ms: now_ms, dead_ms: 0, pins: 0, used: 0, run, state: State::Sealed };
-        *self.get_mut(first) = segment;
-        let cursor = self.after(first + run - 1);
-        if self.ahead(self.hand) < self.ahead(cursor) {
-            self.hand = cursor;
+        *self.get_mut(first) = Segment { opened: stamp, base: stamp, run, pool, ..Segment::FREE };
+        self.enqueue(first);
+        self.cursor = self.after(first + run - 1);
+    }
+
+    fn enqueue(&mut self, index: u32) {
+        let (queue, run) = (self.get(index).queue(), self.get(index).run);
+        let last = self.queues[queue].last;
+        match self.table.get_mut(last as usize) {
+            Some(last) => last.next = index,
+            None => self.queues[queue].first = index,
         }
-        self.cursor = cursor;
-        Some(first)
+        let segment = self.get_mut(index);
+        (segment.before, segment.next) = (last, NONE);
+        self.queues[queue].last = index;
+        self.queues[queue].count += run;
+    }
+
+    fn dequeue(&mut self, index: u32) {
+        let segment = self.get(index);
+        let (queue, run) = (segment.queue(), segment.run);
+        let (before, next) = (segment.before, segment.next);
+        match self.table.get_mut(before as usize) {
+            Some(before) => before.next = next,
+            None => self.queues[queue].first = next,
+        }
+        match self.table.get_mut(next as usize) {
+            Some(next) => next.before = before,
+            None => self.queues[queue].last = before,
+        }
+        self.queues[queue].count -= run;
+    }
+
+    /// Takes a segment out of its queue, to be emptied.
+    pub(crate) fn seize(&mut self, index: u32) {
+        self.dequeue(index);
+        let segment = self.get_mut(index);
+        assert!(matches!(segment.state, State::Open | State::Sealed), "it is in a queue");
+        segment.state = State::Victim;
+        let open = &mut self.open[segment.pool as usize];
+        let slot = open.iter_mut().find(|open| **open == index);
+        if let Some(slot) = slot {
+            *slot = NONE;
+        }
+    }
+
+    /// Puts a seized run at the end of the main queue, as if it were opened with this stamp.
+    pub(crate) fn keep_run(&mut self, index: u32, stamp: u64) {
+        let segment = self.get_mut(index);
+        assert_eq!(segment.state, State::Victim, "it was seized");
+        segment.state = State::Sealed;
+        segment.pool = Pool::Main;
+        segment.opened = stamp;
+        self.enqueue(index);
+    }
+
+    /// Frees a seized segment or run, or leaves that to the last of its pins.
+    pub(crate) fn release(&mut self, index: u32, stamp: u64) {
+        let segment = self.get_mut(index);
+        assert_eq!((segment.state, segment.live), (State::Victim, 0), "it was emptied");
+        if segment.pins > 0 {
+            segment.state = State::Condemned;
+            segment.opened = stamp;
+            self.enqueue(index);
+        } else {
+            self.free(index);
+        }
+    }
+
+    /// Gives back one pin of the segment; a condemned one is freed with its last.
+    pub(crate) fn unpin(&mut self, index: u32) {
+        let segment = self.get_mut(index);
+        segment.pins = segment.pins.checked_sub(1).expect("each pin is given back once");
+        if segment.pins == 0 && segment.state == State::Condemned {
+            self.dequeue(index);
+            self.free(index);
+        }
+    }
+
+    fn free(&mut self, index: u32) {
+        let run = self.get(index).run;
+        for part in index..index + run {
+            *self.get_mut(part) = Segment::FREE;
+            if self.window.is_some_and(|window| window.has(part)) {
+                self.get_mut(part).state = State::Reserved;
+            } else {
+                self.set_free(part, true);
+            }
+        }
     }
 
     /// The first `run` consecutive free segments ahead of the cursor, round the end if need be.
@@ -259,11 +480,6 @@ impl Segments {
         self.ready
     }
 
-    /// How far `index` lies ahead of the cursor, round the end if need be.
-    const fn ahead(&self, index: u32) -> u32 {
-        if index >= self.cursor { index - self.cursor } else { index + self.ready - self.cursor }
-    }
-
     fn set_free(&mut self, index: u32, is_free: bool) {
         let (word, bit) = (&mut self.free_map[index as usize / 64], 1 << (index % 64));
         assert_ne!(*word & bit != 0, is_free, "a segment is taken once and freed once");
@@ -271,15 +487,66 @@ impl Segments {
         if is_free { self.free += 1 } else { self.free -= 1 }
     }
 
-    /// Frees a segment, or its whole run.
-    pub(crate) fn release(&mut self, index: u32) {
-        let run = self.get(index).run;
-        assert_eq!(self.get(index).pins, 0, "pinned bytes stay");
-        for part in index..index + run {
-            let segment = self.get_mut(part);
-            segment.state = State::Free;
-            segment.run = 1;
-            self.set_free(part, true);
+    /// Reserves a window for a run of `run` segments around one of the oldest segments of `pool`;
+    /// none if one that is as large waits already, or pins hold what a bounded look finds.
+    pub(crate) fn reserve(&mut self, run: u32, pool: Pool, now_ms: u64) {
+        if self.window.is_some_and(|window| window.run >= run) || run > self.ready {
+            return;
+        }
+        self.give_up_window();
+        let mut candidate = self.queues[pool as usize].first;
+        for _ in 0..LOOKS_MAX {
+            if candidate == NONE {
+                return;
+            }
+            let start = candidate.min(self.ready - run);
+            let parts = start..start + run;
+            if parts.clone().all(|part: u32| self.get(self.speaker(part)).pins == 0) {
+                for part in parts {
+                    if self.get(part).state == State::Free {
+                        self.set_free(part, false);
+                        self.get_mut(part).state = State::Reserved;
+                    }
+                }
+                self.window = Some(Window { start, run, until_ms: now_ms + WINDOW_MS_MAX });
+                return;
+            }
+            candidate = self.get(candidate).next;
+        }
+    }
+
+    /// The first segment of the run that `index` belongs to.
+    fn speaker(&self, index: u32) -> u32 {
+        let segment = self.get(index);
+        if segment.state == State::Rest { index - segment.run } else { index }
+    }
+
+    /// The next segment of the window that is to be emptied. A window whose value does not come
+    /// for it is given up.
+    pub(crate) fn next_in_window(&mut self, now_ms: u64) -> Option<u32> {
+        let window = self.window?;
+        if now_ms >= window.until_ms {
+            self.give_up_window();
+            return None;
+        }
+        let mut parts = window.start..window.start + window.run;
+        parts
+            .find(|part| matches!(self.get(self.speaker(*part)).state, State::Open | State::Sealed))
+            .map(|part| self.speaker(part))
+    }
+
+    fn is_empty(&self, window: Window) -> bool {
+        let mut parts = window.start..window.start + window.run;
+        parts.all(|part| self.get(part).state == State::Reserved)
+    }
+
+    fn give_up_window(&mut self) {
+        let Some(window) = self.window.take() else { return };
+        for part in window.start..window.start + window.run {
+            if self.get(part).state == State::Reserved {
+                self.get_mut(part).state = State::Free;
+                self.set_free(part, true);
+            }
         }
     }
 }

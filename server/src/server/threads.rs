@@ -55,7 +55,7 @@ pub(super) fn run_shards(
         parts.setup.listeners = listeners.iter().map(|socket| Fd(socket.as_raw_fd())).collect();
         let mut cache = Filling {
             populate: parts.populate,
-            index_size: parts.setup.layout.index_bytes(),
+            front_size: parts.setup.layout.front_bytes(),
             ready: Arc::clone(&parts.setup.segments_ready),
         };
         cache.begin()?;
@@ -100,16 +100,16 @@ pub(super) fn run_shards(
 struct Filling {
     populate: Populate,
     /// Bytes before the first segment.
-    index_size: usize,
+    front_size: usize,
     /// Segments that the shard may use.
     ready: Arc<AtomicU32>,
 }
 
 impl Filling {
-    /// Populates the index, which no segment is stored without, and the first segments: a shard
+    /// Populates index and ghost, which nothing is stored without, and the first segments: a shard
     /// that serves has room for what it fetches.
     fn begin(&mut self) -> Result<(), StartError> {
-        let populated = self.step(self.index_size + SEGMENTS_FIRST * SEGMENT_SIZE);
+        let populated = self.step(self.front_size + SEGMENTS_FIRST * SEGMENT_SIZE);
         populated.map(|_| ()).map_err(|error| {
             StartError::host(
                 format!("The memory of a cache cannot be populated: {error}."),
@@ -121,7 +121,7 @@ impl Filling {
     /// Populates so many more bytes; whether there were any.
     fn step(&mut self, size: usize) -> io::Result<bool> {
         let Some(populated) = self.populate.step(size)? else { return Ok(false) };
-        let segments = populated.saturating_sub(self.index_size) / SEGMENT_SIZE;
+        let segments = populated.saturating_sub(self.front_size) / SEGMENT_SIZE;
         self.ready.store(u32::try_from(segments).unwrap_or(u32::MAX), Ordering::Release);
         Ok(true)
     }
@@ -260,10 +260,10 @@ mod tests {
 
     #[test]
     fn every_cache_has_room_before_any_is_full() {
-        let index_size = 64 << 10;
+        let front_size = 64 << 10;
         let cache = |segments: usize| {
-            let populate = memory::map(index_size + segments * SEGMENT_SIZE).unwrap().populate;
-            Filling { populate, index_size, ready: Arc::new(AtomicU32::new(0)) }
+            let populate = memory::map(front_size + segments * SEGMENT_SIZE).unwrap().populate;
+            Filling { populate, front_size, ready: Arc::new(AtomicU32::new(0)) }
         };
         let mut caches = vec![cache(16), cache(2)];
         let ready: Vec<_> = caches.iter().map(|cache| Arc::clone(&cache.ready)).collect();

@@ -143,7 +143,7 @@ pub struct Shard<R: Ring> {
     replies: Replies,
     output: Output,
 
-    cache: Cache,
+    cache: Cache<'static>,
     segments_ready: Arc<AtomicU32>,
     content_types: ContentTypes,
     heads: Heads,

@@ -72,7 +72,7 @@ impl Output {
     }
 
     /// Gives a block back; whatever it still attached is let go.
-    pub(super) fn release(&mut self, block: u32, cache: &mut Cache) {
+    pub(super) fn release(&mut self, block: u32, cache: &mut Cache<'_>) {
         assert_ne!(block, NONE, "only a block that was taken is given back");
         self.clear(block, cache);
         self.free.push(block);
@@ -116,7 +116,7 @@ impl Output {
     }
 
     /// `len` bytes were sent. Returns whether that was the last of the block, which is empty then.
-    pub(super) fn advance(&mut self, index: u32, len: u32, cache: &mut Cache) -> bool {
+    pub(super) fn advance(&mut self, index: u32, len: u32, cache: &mut Cache<'_>) -> bool {
         let block = &mut self.blocks[index as usize];
         block.spans.advance(len);
         let done = block.spans.as_slice().is_empty();
@@ -126,7 +126,7 @@ impl Output {
         done
     }
 
-    fn clear(&mut self, index: u32, cache: &mut Cache) {
+    fn clear(&mut self, index: u32, cache: &mut Cache<'_>) {
         let block = &mut self.blocks[index as usize];
         for pin in block.pins[..block.pins_count].iter_mut().filter_map(Option::take) {
             cache.unpin(pin);

@@ -1,0 +1,272 @@
+//! Upkeep of a cache, in bounded steps: where room comes from.
+//!
+//! A step empties one segment after the other until enough are free ahead of the writer, or it has
+//! done its share. In this order it takes: a segment that is dead as a whole; the oldest of the pool
+//! that the policy names, while room is short; what stands in the window that a large value waits
+//! for; and, while purge rules crowd, the oldest of all, whose entries are all moved so that rules
+//! can retire.
+//!
+//! Of a victim, dead and purged entries go; of the others each goes or moves, as the policy says. At
+//! most three quarters of a segment move out of one, so that a cache in which everything is hot
+//! still makes room. An entry that has its segment or run for itself is not moved: its segment
+//! changes places in the queue.
+
+use crate::cache::{Cache, low};
+use crate::entry::{self, EntryRef, Header, LIFETIME_MS_MAX};
+use crate::hash::KeyHash;
+use crate::index::Found;
+use crate::layout::SEGMENT_SIZE;
+use crate::policy::{Policy, Pool, Verdict};
+use crate::segments::{Segments, Writer};
+use crate::time::Instant;
+
+/// Entries that one step looks at. Each costs two waits for memory, one for the entry and one for
+/// its bucket: some 20 us in all where nothing is in the processor's caches.
+pub const STEP_ENTRIES_MAX: u32 = 128;
+
+/// Bytes that one step moves: the largest entry that is moved must fit, and copying as many takes
+/// some 50 us where nothing is in the processor's caches.
+pub const STEP_MOVED_BYTES_MAX: usize = SEGMENT_SIZE;
+
+/// Bytes that move out of one victim.
+const KEPT_BYTES_MAX: usize = SEGMENT_SIZE / 4 * 3;
+
+/// Why a segment is emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// It is the policy's choice, or dead.
+    Room,
+    /// A large value waits for its place.
+    Window,
+    /// It is older than a purge.
+    Renewal,
+}
+
+/// A segment that is being emptied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Victim {
+    segment: u32,
+    reason: Reason,
+    /// Bytes of it that were looked at.
+    done: u32,
+    /// Bytes of it that moved.
+    kept: usize,
+}
+
+/// What a step may still do.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    entries: u32,
+    bytes: usize,
+}
+
+/// What has become of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    /// It is gone from the victim.
+    Done,
+    /// It stays, and the victim with it.
+    Stays,
+    /// It is to be moved by a later step.
+    Later,
+}
+
+impl<P: Policy> Cache<'_, P> {
+    /// A bounded piece of upkeep: makes room ahead of the writer and frees segments of dead
+    /// entries. Looks at [`STEP_ENTRIES_MAX`] entries and moves [`STEP_MOVED_BYTES_MAX`] bytes at
+    /// most.
+    pub fn step(&mut self, now: Instant) {
+        let mut work = Work { entries: STEP_ENTRIES_MAX, bytes: STEP_MOVED_BYTES_MAX };
+        while work.entries > 0 {
+            if self.victim.is_none() {
+                self.victim = self.choose(now);
+            }
+            let Some(victim) = self.victim else { break };
+            self.empty(victim, &mut work, now);
+        }
+        self.retire_rules();
+    }
+
+    /// The pool that loses its oldest segment.
+    pub(crate) fn source(&self) -> Pool {
+        let segments = &self.segments;
+        let source = P::source(segments.in_pool(Pool::Small), segments.ready());
+        let other = if source == Pool::Small { Pool::Main } else { Pool::Small };
+        if segments.in_pool(source) > 0 { source } else { other }
+    }
+
+    /// The next segment to be emptied.
+    fn choose(&mut self, now: Instant) -> Option<Victim> {
+        let window = self.segments.next_in_window(now.ms());
+        let is_short = self.segments.is_short();
+        // What is not urgent is looked for once a millisecond.
+        if !is_short && window.is_none() && self.swept_ms == now.ms() {
+            return None;
+        }
+        self.swept_ms = now.ms();
+        let dead = self.segments.dead(now.ms(), self.rules.everything());
+        let oldest = || self.segments.oldest(self.source()).filter(|_| is_short);
+        let (segment, reason) = dead
+            .or_else(oldest)
+            .map(|segment| (segment, Reason::Room))
+            .or_else(|| Some((window?, Reason::Window)))
+            .or_else(|| Some((self.before_rules()?, Reason::Renewal)))?;
+        self.segments.seize(segment);
+        Some(Victim { segment, reason, done: 0, kept: 0 })
+    }
+
+    /// The stamp at which the oldest segment with entries was opened, and that segment if it stands
+    /// in a queue.
+    fn oldest_opened(&self) -> (u64, Option<u32>) {
+        let victim = self.victim.map(|victim| self.segments.get(victim.segment).opened);
+        [Pool::Small, Pool::Main]
+            .into_iter()
+            .filter_map(|pool| self.segments.oldest(pool))
+            .map(|segment| (self.segments.get(segment).opened, Some(segment)))
+            .chain(victim.map(|opened| (opened, None)))
+            .min()
+            .unwrap_or((u64::MAX, None))
+    }
+
+    /// A segment that keeps a purge rule from retiring, where there are many.
+    fn before_rules(&self) -> Option<u32> {
+        let (opened, segment) = self.oldest_opened();
+        segment.filter(|_| self.rules.is_crowded() && opened <= self.rules.oldest())
+    }
+
+    fn retire_rules(&mut self) {
+        if self.rules.are_any() {
+            let (opened, _) = self.oldest_opened();
+            self.rules.retire(opened);
+        }
+    }
+
+    /// Empties a victim as far as there is work left for it.
+    fn empty(&mut self, mut victim: Victim, work: &mut Work, now: Instant) {
+        let used = self.segments.get(victim.segment).used;
+        while victim.done < used && self.segments.get(victim.segment).live > 0 {
+            self.victim = Some(victim);
+            if work.entries == 0 {
+                return;
+            }
+            work.entries -= 1;
+            self.statistics.stepped_entries += 1;
+            let at = EntryRef::at(victim.segment as usize * SEGMENT_SIZE + victim.done as usize);
+            let header = Header::read(self.arena, at);
+            let hash = self.hasher.hash(entry::key(self.arena, at));
+            if let Some(found) = self.index.find(hash, |other| other == at) {
+                match self.settle(&mut victim, work, (hash, found), header, now) {
+                    Settled::Done => {}
+                    Settled::Stays => {
+                        self.victim = None;
+                        return;
+                    }
+                    Settled::Later => {
+                        work.entries = 0;
+                        return;
+                    }
+                }
+            }
+            victim.done += u32::try_from(header.entry_size()).expect("at most 256 MiB");
+        }
+        self.victim = None;
+        let stamp = self.rules.stamp(now.ms());
+        self.segments.release(victim.segment, stamp);
+        // Looking at a segment costs something even if all its entries are gone.
+        work.entries = work.entries.saturating_sub(1);
+    }
+
+    /// Drops or moves an entry of the victim.
+    fn settle(
+        &mut self,
+        victim: &mut Victim,
+        work: &mut Work,
+        (hash, found): (KeyHash, Found),
+        header: Header,
+        now: Instant,
+    ) -> Settled {
+        let Found { place, entry: at, frequency } = found;
+        let size = header.entry_size();
+        let (pool, live) = (self.segment(at).pool, self.segment(at).live);
+        let is_dead = self.freshness(at, &header, now).is_none();
+        let is_hidden = !is_dead && self.is_hidden(at, &header);
+        let is_renewal = victim.reason == Reason::Renewal;
+        let verdict = if is_dead || is_hidden {
+            Verdict::Drop { is_remembered: false }
+        } else if is_renewal {
+            Verdict::Keep { frequency }
+        } else if header.negative {
+            Verdict::Drop { is_remembered: false }
+        } else {
+            P::judge(pool, frequency)
+        };
+        if let Verdict::Keep { frequency } = verdict {
+            if size > KEPT_BYTES_MAX && size == live as usize && victim.reason != Reason::Window {
+                let stamp = self.rules.stamp(now.ms());
+                self.index.set_frequency(place, frequency);
+                self.segments.keep_run(victim.segment, stamp);
+                return Settled::Stays;
+            }
+            if size <= SEGMENT_SIZE && (is_renewal || victim.kept + size <= KEPT_BYTES_MAX) {
+                if size > work.bytes {
+                    return Settled::Later;
+                }
+                let pool = if is_renewal { pool } else { Pool::Main };
+                if let Some(moved) = self.relocate(at, header, pool, now) {
+                    self.index.set(place, hash, moved, frequency);
+                    victim.kept += size;
+                    work.bytes -= size;
+                    self.statistics.moved_bytes += size as u64;
+                    return Settled::Done;
+                }
+            }
+        }
+        if verdict == (Verdict::Drop { is_remembered: true }) {
+            self.ghost.remember(hash);
+        }
+        self.index.clear(place);
+        self.count_out(at, &header);
+        let count = match (is_dead, is_hidden) {
+            (true, _) => &mut self.statistics.expired,
+            (_, true) => &mut self.statistics.purged,
+            _ => &mut self.statistics.evicted,
+        };
+        *count += 1;
+        Settled::Done
+    }
+
+    /// Copies an entry to the end of a pool's queue: where it lies now, unless there is no room or
+    /// its times cannot be told there.
+    fn relocate(
+        &mut self,
+        at: EntryRef,
+        mut header: Header,
+        pool: Pool,
+        now: Instant,
+    ) -> Option<EntryRef> {
+        let stamp = self.rules.stamp(now.ms());
+        let (born, fresh_until) = self.times(at, &header);
+        let oldest = stamp.saturating_sub(u64::from(LIFETIME_MS_MAX));
+        if born < oldest && !header.ever {
+            return None;
+        }
+        let dead_ms = fresh_until.map_or(u64::MAX, |end| end + self.retained_ms(header.kind));
+        let left_ms = dead_ms - now.ms();
+        let size = header.entry_size();
+        let offset = self.segments.allocate(size, pool, left_ms, stamp, Writer::Move)?;
+        self.arena.copy_within(at.offset()..at.offset() + size, offset);
+        let moved = EntryRef::at(offset);
+        if born < oldest {
+            // It is older than 32 bits can tell there; its age stays at 24 days.
+            header.born_ms = low(oldest);
+            header.fresh_until_ms = header.born_ms;
+            header.write(self.arena, moved);
+        }
+        let segment = self.segments.get_mut(Segments::at(offset));
+        segment.base = segment.base.min(born.max(oldest));
+        segment.dead_ms = segment.dead_ms.max(dead_ms);
+        let left = self.segments.get_mut(Segments::at(at.offset()));
+        left.live -= u32::try_from(size).expect("an entry is at most 256 MiB");
+        Some(moved)
+    }
+}

@@ -1,0 +1,326 @@
+//! Plays a list of operations on a cache and on an obviously right model of it: an ordered map of
+//! the newest version of each key, and a clock.
+//!
+//! [`run`] takes plain bytes, so that whoever has bytes (a property test, a fuzzer) can drive it.
+//! After each operation: what was read is the newest version, neither purged nor dead; pinned bytes
+//! are what they were; no step did more than its bound; the statistics add up within the budget.
+
+use shard_cache::hash::{Etag, KeyHasher};
+use shard_cache::time::Instant;
+use shard_cache::{
+    Cache, FreshFor, Freshness, Hit, Kind, Layout, NewValue, Pin, Policy, Purge, STEP_ENTRIES_MAX,
+    STEP_MOVED_BYTES_MAX, StaleWindows, Statistics, StoreRefused,
+};
+use std::collections::BTreeMap;
+
+pub(crate) const WINDOWS: [StaleWindows; 2] = [
+    StaleWindows { while_revalidate_ms: 300, if_error_ms: 900 },
+    StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 },
+];
+
+/// Large enough for values that take three segments.
+pub(crate) const VALUE_SIZE_MAX: u32 = 600_000;
+
+/// Pins that are held at a time: the others are given back at once.
+const PINS_MAX: usize = 6;
+
+/// Bytes that make an operation.
+pub(crate) const OPERATION_SIZE: usize = 6;
+
+/// Something that is done to a cache.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Operation {
+    Store { key: u8, size: u32, fresh_for: FreshFor, negative: bool },
+    Lookup { key: u8 },
+    Remove { key: u8 },
+    Update { key: u8, fresh_for: FreshFor },
+    PinFound { key: u8 },
+    Unpin { which: u8 },
+    Step,
+    Wait { ms: u64 },
+    PurgeAll,
+    PurgePrefix { key: u8, size: u8 },
+    PurgeGroup { key: u8 },
+}
+
+impl Operation {
+    /// Any bytes are an operation; smaller ones are simpler.
+    pub(crate) fn of([what, key, a, b, c, d]: [u8; OPERATION_SIZE]) -> Self {
+        let fresh_for = match d {
+            0..=99 => FreshFor::Ever,
+            // As long as 40 s, so that all classes of lifetime occur, but mostly short.
+            _ => FreshFor::Ms(u32::from(d - 100).pow(2) * u32::from(c % 8) / 4),
+        };
+        let size = match c {
+            0..=159 => u32::from(a) * 2,
+            160..=239 => u32::from(b) * 160 + u32::from(a),
+            _ => VALUE_SIZE_MAX - u32::from(b) * 1_500 - u32::from(a),
+        };
+        match what {
+            0..=79 => Self::Lookup { key },
+            80..=139 => Self::Store { key, size, fresh_for, negative: a % 8 == 7 },
+            140..=199 => Self::Step,
+            200..=214 => Self::Wait { ms: u64::from(a) * 3 },
+            215..=224 => Self::Update { key, fresh_for },
+            225..=231 => Self::Remove { key },
+            232..=238 => Self::PinFound { key },
+            239..=246 => Self::Unpin { which: a },
+            247..=249 => Self::PurgePrefix { key, size: a % 12 },
+            250..=253 => Self::PurgeGroup { key },
+            // Rare: what is gone is not tested.
+            254 => Self::Lookup { key },
+            255 => Self::PurgeAll,
+        }
+    }
+}
+
+/// Plays `bytes` on an empty cache of `budget` bytes whose clock begins at `start_ms`.
+pub(crate) fn run<P: Policy>(bytes: &[u8], budget: usize, start_ms: u64) -> Statistics {
+    let mut memory = Vec::new();
+    let mut world = World::<P>::new(&mut memory, budget, start_ms);
+    let (operations, _) = bytes.as_chunks();
+    for operation in operations {
+        world.apply(Operation::of(*operation));
+    }
+    world.check_all_found();
+    world.cache.statistics()
+}
+
+/// What the model knows of the newest version of a key.
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
+    bytes: Vec<u8>,
+    negative: bool,
+    /// When it was stored; a purge in the same millisecond may put it a little later.
+    pub(crate) born_ms: [u64; 2],
+    fresh_for: FreshFor,
+}
+
+impl Version {
+    /// What may be done with it, if it was born at its earliest or at its latest.
+    fn freshness(&self, now_ms: u64) -> [Option<Freshness>; 2] {
+        let windows = WINDOWS[usize::from(self.negative)];
+        self.born_ms.map(|born_ms| {
+            let FreshFor::Ms(ms) = self.fresh_for else { return Some(Freshness::Fresh) };
+            let end_ms = born_ms + u64::from(ms.min(1 << 31));
+            if now_ms < end_ms {
+                Some(Freshness::Fresh)
+            } else if now_ms < end_ms + u64::from(windows.while_revalidate_ms) {
+                Some(Freshness::Stale)
+            } else if now_ms < end_ms + u64::from(windows.if_error_ms) {
+                Some(Freshness::Retained)
+            } else {
+                None
+            }
+        })
+    }
+}
+
+/// A cache and its model.
+pub(crate) struct World<'m, P: Policy> {
+    pub(crate) cache: Cache<'m, P>,
+    hasher: KeyHasher,
+    model: BTreeMap<Vec<u8>, Version>,
+    pins: Vec<(Pin, Vec<u8>)>,
+    pub(crate) now_ms: u64,
+    /// The latest millisecond that the cache's own clock may have reached.
+    stamp_ms: u64,
+    pub(crate) stored: u64,
+}
+
+impl<'m, P: Policy> World<'m, P> {
+    /// A cache of `budget` bytes in `memory`, which is grown to that.
+    pub(crate) fn new(memory: &'m mut Vec<u8>, budget: usize, start_ms: u64) -> Self {
+        let layout = Layout::new(budget, VALUE_SIZE_MAX).expect("the budget is large enough");
+        assert!(layout.total_bytes() <= budget);
+        let hasher = KeyHasher::new([7, 9]);
+        *memory = vec![0; layout.memory_bytes() + 64];
+        let skip = memory.as_ptr().align_offset(64);
+        let memory = &mut memory[skip..][..layout.memory_bytes()];
+        let mut cache = Cache::new(layout, memory, hasher, &WINDOWS);
+        cache.set_segments_ready(layout.segments_count());
+        let (model, pins) = (BTreeMap::new(), Vec::new());
+        // No stamp is 0.
+        Self { cache, hasher, model, pins, now_ms: start_ms, stamp_ms: 1, stored: 0 }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        Instant::from_ns(self.now_ms * 1_000_000)
+    }
+
+    /// When something stored now is born, at the earliest and at the latest.
+    fn born_ms(&mut self) -> [u64; 2] {
+        self.stamp_ms = self.stamp_ms.max(self.now_ms);
+        [self.now_ms.max(1), self.stamp_ms]
+    }
+
+    pub(crate) fn lookup(&mut self, key: u8) -> Option<Hit> {
+        let name = name(key);
+        self.cache.lookup(self.hasher.hash(&name), &name, self.now())
+    }
+
+    pub(crate) fn store(&mut self, key: u8, size: u32, fresh_for: FreshFor, negative: bool) {
+        let name = name(key);
+        let size = if negative { 0 } else { size as usize };
+        // Each version is told by its bytes; filling is what is fast.
+        let [fill, seed @ ..] = self.stored.to_le_bytes();
+        let mut bytes = vec![fill; size];
+        bytes.iter_mut().zip(seed).for_each(|(byte, seed)| *byte = seed);
+        let value = NewValue {
+            etag: Etag::from_bits(self.stored),
+            kind: Kind { content_type: 5, windows: u8::from(negative) },
+            fresh_for,
+            negative,
+            bytes: &bytes,
+        };
+        match self.cache.store(self.hasher.hash(&name), &name, &value, self.now()) {
+            Ok(entry) => {
+                assert_eq!(self.cache.entry(entry).value(), bytes);
+                self.stored += 1;
+                let born_ms = self.born_ms();
+                self.model.insert(name, Version { bytes, negative, born_ms, fresh_for });
+            }
+            Err(refused) => assert_eq!(refused, StoreRefused::NoRoom),
+        }
+    }
+
+    /// What was found is the newest version and may be served; what is dead or purged is not found.
+    pub(crate) fn check_found(&mut self, key: u8) -> Option<Hit> {
+        let found = self.lookup(key);
+        let hit = found?;
+        let name = name(key);
+        let version = self.model.get(&name).expect("only what was stored and not purged is found");
+        assert!(version.freshness(self.now_ms).contains(&Some(hit.freshness)), "{hit:?}");
+        let entry = self.cache.entry(hit.entry);
+        assert!(entry.value() == version.bytes, "the newest version is read");
+        assert_eq!(entry.key(), name);
+        assert_eq!(entry.is_negative(), version.negative);
+        let ages_s = version.born_ms.map(|born_ms| self.now_ms.saturating_sub(born_ms) / 1000);
+        assert!(ages_s.contains(&u64::from(entry.age_s(self.now()))));
+        let (offset, len) = self.cache.value_span(hit.entry);
+        let offset = usize::try_from(offset).expect("within the arena");
+        assert!(self.cache.arena()[offset..offset + len as usize] == version.bytes);
+        found
+    }
+
+    pub(crate) fn step(&mut self) {
+        let before = self.cache.statistics();
+        self.cache.step(self.now());
+        let after = self.cache.statistics();
+        let looked_at = after.stepped_entries - before.stepped_entries;
+        assert!(looked_at <= u64::from(STEP_ENTRIES_MAX), "{looked_at} entries in a step");
+        let moved = after.moved_bytes - before.moved_bytes;
+        assert!(moved <= STEP_MOVED_BYTES_MAX as u64, "{moved} bytes in a step");
+        let gone =
+            |statistics: Statistics| statistics.evicted + statistics.expired + statistics.purged;
+        assert!(gone(after) - gone(before) <= looked_at, "only what was looked at goes");
+    }
+
+    fn purge(&mut self, what: Purge<'_>, is_named: impl Fn(&[u8]) -> bool) {
+        if self.cache.purge(what).is_ok() {
+            self.model.retain(|name, _| !is_named(name));
+            self.stamp_ms = self.stamp_ms.max(self.now_ms) + 1;
+        }
+    }
+
+    pub(crate) fn apply(&mut self, operation: Operation) {
+        match operation {
+            Operation::Store { key, size, fresh_for, negative } => {
+                self.store(key, size, fresh_for, negative);
+            }
+            Operation::Lookup { key } => {
+                self.check_found(key);
+            }
+            Operation::Remove { key } => {
+                let name = name(key);
+                self.cache.remove(self.hasher.hash(&name), &name);
+                self.model.remove(&name);
+                assert_eq!(self.lookup(key), None);
+            }
+            Operation::Update { key, fresh_for } => {
+                if let Some(hit) = self.check_found(key)
+                    && self.cache.update(hit.entry, fresh_for, self.now())
+                {
+                    let born_ms = self.born_ms();
+                    let version = self.model.get_mut(&name(key)).expect("it was just found");
+                    (version.born_ms, version.fresh_for) = (born_ms, fresh_for);
+                }
+            }
+            Operation::PinFound { key } => {
+                if self.pins.len() < PINS_MAX
+                    && let Some(hit) = self.check_found(key)
+                {
+                    let bytes = self.cache.entry(hit.entry).value().to_vec();
+                    self.pins.push((self.cache.pin(hit.entry), bytes));
+                }
+            }
+            Operation::Unpin { which } => {
+                if !self.pins.is_empty() {
+                    let which = usize::from(which) % self.pins.len();
+                    let (pin, bytes) = self.pins.swap_remove(which);
+                    assert!(self.cache.entry(pin.entry()).value() == bytes);
+                    self.cache.unpin(pin);
+                }
+            }
+            Operation::Step => self.step(),
+            Operation::Wait { ms } => self.now_ms += ms,
+            Operation::PurgeAll => self.purge(Purge::Everything, |_| true),
+            Operation::PurgePrefix { key, size } => {
+                let name = name(key);
+                let prefix = &name[..usize::from(size).min(name.len())];
+                self.purge(Purge::Prefix(prefix), |name| name.starts_with(prefix));
+            }
+            Operation::PurgeGroup { key } => {
+                let name = name(key);
+                let Some(wanted) = group(&name) else { return };
+                self.purge(Purge::Group(wanted), |name| group(name) == Some(wanted));
+            }
+        }
+        self.check();
+    }
+
+    fn check(&self) {
+        for (pin, bytes) in &self.pins {
+            assert!(self.cache.entry(pin.entry()).value() == bytes, "pinned bytes stay");
+        }
+        let statistics = self.cache.statistics();
+        assert_eq!(statistics.pins, self.pins.len() as u64);
+        assert_eq!(statistics.stored, self.stored);
+        assert!(statistics.bytes + statistics.condemned_bytes <= statistics.capacity_bytes);
+        let mut condemned = self.cache.condemned();
+        assert_eq!(
+            condemned.by_ref().map(|held| held.bytes).sum::<u64>(),
+            statistics.condemned_bytes
+        );
+        let is_held = self.pins.iter().any(|(pin, _)| self.cache.is_condemned(pin));
+        assert_eq!(is_held, statistics.condemned_bytes > 0);
+        let dropped = statistics.evicted + statistics.expired + statistics.purged;
+        let gone = dropped + statistics.removed + statistics.replaced;
+        assert_eq!(statistics.entries + gone, statistics.stored, "{statistics:?}");
+    }
+
+    /// What the statistics call entries and bytes is what can be found, once each was looked for.
+    pub(crate) fn check_all_found(&mut self) {
+        let (mut entries, mut bytes) = (0, 0);
+        for key in 0..=u8::MAX {
+            if let Some(hit) = self.check_found(key) {
+                let entry = self.cache.entry(hit.entry);
+                entries += 1;
+                bytes += (24 + entry.key().len() + entry.value().len()).next_multiple_of(8) as u64;
+            }
+        }
+        let statistics = self.cache.statistics();
+        assert_eq!((statistics.entries, statistics.bytes), (entries, bytes));
+    }
+}
+
+/// Keys of various sizes, most of them in one of five groups.
+pub(crate) fn name(key: u8) -> Vec<u8> {
+    let separator = if key % 7 == 6 { '.' } else { ':' };
+    format!("g{}{separator}{key}-{}", key % 5, "x".repeat(usize::from(key % 40))).into_bytes()
+}
+
+fn group(name: &[u8]) -> Option<&[u8]> {
+    let end = name.iter().position(|byte| *byte == b':')?;
+    Some(&name[..end])
+}

@@ -1,0 +1,187 @@
+//! The cache against an obviously right model ([`interpreter`]), for all policies. Tiny arenas, so
+//! that everything wraps, is evicted, moved, condemned, purged and expired all the time.
+#![expect(clippy::tests_outside_test_module, reason = "an integration test")]
+
+mod interpreter;
+
+use interpreter::{OPERATION_SIZE, VALUE_SIZE_MAX, WINDOWS, run};
+use proptest::prelude::*;
+use proptest::test_runner::RngAlgorithm;
+use shard_cache::policy::{Fifo, Lru, S3Fifo};
+use shard_cache::{FreshFor, Freshness};
+
+type World<'m> = interpreter::World<'m, S3Fifo>;
+
+/// Times around the wrap of 32-bit milliseconds, and far from it.
+fn start_ms() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), Just((1_u64 << 32) - 2_000), Just(5 * (1_u64 << 32) - 1)]
+}
+
+/// Bytes of 10,000 operations at most.
+fn operations() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 0..10_000 * OPERATION_SIZE)
+}
+
+// Some four million operations in all; `PROPTEST_CASES=25600` plays a hundred times as many.
+proptest! {
+    #[test]
+    fn every_read_is_the_newest_version_or_a_miss(
+        bytes in operations(),
+        start_ms in start_ms(),
+        budget in (4_usize << 20)..(8 << 20),
+    ) {
+        run::<Fifo>(&bytes, budget, start_ms);
+        run::<Lru>(&bytes, budget, start_ms);
+        run::<S3Fifo>(&bytes, budget, start_ms);
+    }
+}
+
+/// So that the test above tests what it says.
+#[test]
+fn operations_reach_everything() {
+    let mut rng = proptest::test_runner::TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut bytes = vec![0; 200_000 * OPERATION_SIZE];
+    rng.fill_bytes(&mut bytes);
+    let statistics = run::<S3Fifo>(&bytes, 4 << 20, 1);
+    let counts = [
+        statistics.stored,
+        statistics.evicted,
+        statistics.expired,
+        statistics.purged,
+        statistics.replaced,
+        statistics.removed,
+        statistics.refused,
+        statistics.moved_bytes,
+    ];
+    assert!(counts.iter().all(|count| *count > 100), "{statistics:?}");
+}
+
+#[test]
+fn without_pins_there_is_always_room_after_a_few_steps() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 4 << 20, 0);
+    for round in 0..5_000_u32 {
+        let size = if round % 7 == 0 { VALUE_SIZE_MAX } else { round % 9_000 };
+        let before = world.stored;
+        for _ in 0..100 {
+            world.store((round % 251) as u8, size, FreshFor::Ever, false);
+            if world.stored > before {
+                break;
+            }
+            world.step();
+        }
+        assert!(world.stored > before, "round {round}");
+    }
+    assert!(world.cache.statistics().evicted > 1_000);
+}
+
+#[test]
+fn a_condemned_segment_is_not_reused_before_its_last_pin_is_gone() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 4 << 20, 0);
+    world.store(1, 100, FreshFor::Ever, false);
+    let hit = world.lookup(1).unwrap();
+    let bytes = world.cache.entry(hit.entry).value().to_vec();
+    let pins = [world.cache.pin(hit.entry), world.cache.pin(hit.entry)];
+    for round in 0..200_u32 {
+        world.store(2 + (round % 100) as u8, 60_000, FreshFor::Ever, false);
+        world.step();
+        assert_eq!(world.cache.entry(hit.entry).value(), bytes);
+    }
+    assert_eq!(world.lookup(1), None, "it was evicted long ago");
+    pins.into_iter().for_each(|pin| world.cache.unpin(pin));
+    for round in 0..200_u32 {
+        world.store(2 + (round % 100) as u8, 60_000, FreshFor::Ever, false);
+        world.step();
+    }
+    assert_eq!(world.cache.statistics().pins, 0);
+}
+
+#[test]
+fn dead_segments_come_back_without_pressure() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 8 << 20, 0);
+    for key in 0..200 {
+        world.store(key, 20_000, FreshFor::Ms(50), false);
+    }
+    let stored = world.cache.statistics().entries;
+    world.now_ms += 10_000;
+    for _ in 0..100 {
+        world.now_ms += 1;
+        world.step();
+    }
+    let statistics = world.cache.statistics();
+    assert!(statistics.expired > 150, "{statistics:?}");
+    assert!(statistics.entries + statistics.expired == stored, "{statistics:?}");
+}
+
+#[test]
+fn a_segment_stays_until_the_last_of_its_entries_is_dead() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 8 << 20, 1);
+    for key in 0..200 {
+        // The one that lives longest is neither the first nor the last of its segment.
+        let ms = if key % 10 == 5 { 5_000 } else { 50 };
+        world.store(key, 20_000, FreshFor::Ms(ms), false);
+    }
+    let windows_ms = u64::from(WINDOWS[0].if_error_ms);
+    for (now_ms, any_gone) in [(5_000 + windows_ms, false), (5_001 + windows_ms, true)] {
+        // Segments are looked for once a millisecond: this one is the hundredth.
+        for before in (0..100).rev() {
+            world.now_ms = now_ms - before;
+            world.step();
+        }
+        let statistics = world.cache.statistics();
+        assert_eq!(statistics.evicted, 0);
+        assert_eq!(statistics.expired > 0, any_gone, "{statistics:?}");
+    }
+}
+
+#[test]
+fn an_entry_that_follows_weeks_after_another_has_its_own_age() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 4 << 20, 0);
+    world.store(1, 100, FreshFor::Ever, false);
+    world.now_ms = (1 << 32) + 10_000;
+    world.store(2, 100, FreshFor::Ms(1_000), false);
+    assert!(world.check_found(1).is_some());
+    assert!(world.check_found(2).is_some());
+}
+
+#[test]
+fn an_entry_stays_dead_after_the_wrap_of_its_milliseconds() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 4 << 20, 0);
+    world.store(1, 100, FreshFor::Ever, false);
+    world.store(2, 100, FreshFor::Ms(1_000), false);
+    for wraps in 1..4 {
+        world.now_ms = wraps * (1 << 32) + 500;
+        assert_eq!(world.lookup(2), None);
+        assert!(world.lookup(1).is_some());
+    }
+}
+
+#[test]
+fn an_entry_that_is_older_than_its_milliseconds_can_tell_takes_no_new_freshness() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 4 << 20, 5_000);
+    world.store(1, 100, FreshFor::Ever, false);
+    world.now_ms += u64::from(u32::MAX);
+    let hit = world.lookup(1).unwrap();
+    assert!(world.cache.update(hit.entry, FreshFor::Ever, world.now()));
+    world.now_ms += 1;
+    assert!(!world.cache.update(hit.entry, FreshFor::Ms(1), world.now()));
+    assert_eq!(world.lookup(1).map(|hit| hit.freshness), Some(Freshness::Fresh));
+}
+
+#[test]
+fn the_longest_lifetime_is_cut_and_ends_when_it_says() {
+    const CUT_MS: u64 = 1 << 31;
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 4 << 20, (1 << 32) - 1);
+    world.store(1, 100, FreshFor::Ms(u32::MAX), true);
+    world.now_ms += CUT_MS - 1;
+    assert_eq!(world.lookup(1).map(|hit| hit.freshness), Some(Freshness::Fresh));
+    world.now_ms += 1;
+    assert_eq!(world.lookup(1), None, "a negative entry has no stale windows here");
+}
