@@ -431,9 +431,14 @@ impl Segments {
         let segment = self.get_mut(index);
         segment.pins = segment.pins.checked_sub(1).expect("each pin is given back once");
         if segment.pins == 0 && segment.state == State::Condemned {
-            self.dequeue(index);
-            self.free(index);
+            self.free_condemned(index);
         }
+    }
+
+    #[cold]
+    fn free_condemned(&mut self, index: u32) {
+        self.dequeue(index);
+        self.free(index);
     }
 
     fn free(&mut self, index: u32) {
