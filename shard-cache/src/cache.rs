@@ -128,8 +128,8 @@ pub struct Cache<'m, P: Policy = S3Fifo> {
 
 impl<'m, P: Policy> Cache<'m, P> {
     /// A cache over `memory`, which is zeroed, aligned to a cache line, and has the size that
-    /// `layout` says: index and ghost, then the arena. Keys are hashed by `hasher`. Entries name their
-    /// stale windows by index into `windows`.
+    /// `layout` says: index and ghost, then the arena. Keys are hashed by `hasher`. Entries name
+    /// their stale windows by index into `windows`.
     ///
     /// No byte of the arena is touched before [`Cache::set_segments_ready`] says so.
     ///
@@ -362,8 +362,8 @@ impl<'m, P: Policy> Cache<'m, P> {
         true
     }
 
-    /// Hides all entries that were stored before and that `what` names. Takes the same time whatever
-    /// that is; their memory comes back as upkeep meets them.
+    /// Hides all entries that were stored before and that `what` names. Takes the same time
+    /// whatever that is; their memory comes back as upkeep meets them.
     ///
     /// # Errors
     /// [`PurgeRefused`] while as many purges of this kind are in force as there is room for.

@@ -5,9 +5,9 @@
 //! ```
 //!
 //! A key belongs to one line and sets four bits of its newer filter. When that holds 22 keys, the
-//! older filter is cleared and becomes the newer: a line rotates by itself, so that forgetting never
-//! stalls a shard as the clearing of a whole filter would. It remembers its last 22 to 44 keys;
-//! fewer than 3 in 100 others look remembered, which makes such a key begin in the main pool.
+//! older filter is cleared and becomes the newer: a line rotates by itself, so that forgetting
+//! never stalls a shard as the clearing of a whole filter would. It remembers its last 22 to 44
+//! keys; fewer than 3 in 100 others look remembered, which makes such a key begin in the main pool.
 
 use crate::hash::KeyHash;
 

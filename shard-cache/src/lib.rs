@@ -13,9 +13,9 @@
 //!
 //! Entries are appended to an open segment and never change; a new version of a key is a new entry
 //! and the slot swings over. A segment takes entries that live about as long as one another, so it
-//! comes back whole when they are dead, and each of them is dead exactly when it says. While room is
-//! short, the oldest segment of a pool is emptied ([`Cache::step`]): what the [`Policy`] spares is
-//! copied to the end of the main pool, so fragmentation has nowhere to build up.
+//! comes back whole when they are dead, and each of them is dead exactly when it says. While room
+//! is short, the oldest segment of a pool is emptied ([`Cache::step`]): what the [`Policy`] spares
+//! is copied to the end of the main pool, so fragmentation has nowhere to build up.
 //!
 //! Bytes on their way to a client are held by a [`Pin`] on their segment: it may be emptied of its
 //! keys, but its bytes stay until the last pin is gone. A purge ([`Cache::purge`]) hides entries by

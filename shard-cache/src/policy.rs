@@ -5,8 +5,8 @@
 //! becomes of the entries in it. The log, the ghost and the bounds on work are the cache's own and
 //! the same for all, so that policies are compared by what they decide and by nothing else.
 //!
-//! [`S3Fifo`] is the default: it keeps one-hit keys out of the main pool, writes on a hit only until
-//! a key has three, and loses little to the same policy at the granularity of objects.
+//! [`S3Fifo`] is the default: it keeps one-hit keys out of the main pool, writes on a hit only
+//! until a key has three, and loses little to the same policy at the granularity of objects.
 
 use std::fmt;
 

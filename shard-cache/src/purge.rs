@@ -17,11 +17,11 @@
 //! not a purge by prefix: it is matched by a hash, so there may be many, and `user` does not hide
 //! `users:1`.
 //!
-//! Without rules a lookup makes one comparison; with some, entries newer than the newest rule are not
-//! looked at further.
-//! A segment takes only entries that no rule of its time hides, whether stored or moved, so a rule
-//! *retires* when no segment is left that was opened before it. Where more than half of the rules of
-//! a kind are in use, upkeep moves the oldest segments' entries to make that happen.
+//! Without rules a lookup makes one comparison; with some, entries newer than the newest rule are
+//! not looked at further. A segment takes only entries that no rule of its time hides, whether
+//! stored or moved, so a rule *retires* when no segment is left that was opened before it. Where
+//! more than half of the rules of a kind are in use, upkeep moves the oldest segments' entries to
+//! make that happen.
 
 use crate::hash::KeyHasher;
 use crate::layout::KEY_SIZE_MAX;

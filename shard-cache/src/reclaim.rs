@@ -1,13 +1,13 @@
 //! Upkeep of a cache, in bounded steps: where room comes from.
 //!
 //! A step empties one segment after the other until enough are free ahead of the writer, or it has
-//! done its share. In this order it takes: a segment that is dead as a whole; the oldest of the pool
-//! that the policy names, while room is short; what stands in the window that a large value waits
-//! for; and, while purge rules crowd, the oldest of all, whose entries are all moved so that rules
-//! can retire.
+//! done its share. In this order it takes: a segment that is dead as a whole; the oldest of the
+//! pool that the policy names, while room is short; what stands in the window that a large value
+//! waits for; and, while purge rules crowd, the oldest of all, whose entries are all moved so that
+//! rules can retire.
 //!
-//! Of a victim, dead and purged entries go; of the others each goes or moves, as the policy says. At
-//! most three quarters of a segment move out of one, so that a cache in which everything is hot
+//! Of a victim, dead and purged entries go; of the others each goes or moves, as the policy says.
+//! At most three quarters of a segment move out of one, so that a cache in which everything is hot
 //! still makes room. An entry that has its segment or run for itself is not moved: its segment
 //! changes places in the queue.
 

@@ -1,5 +1,5 @@
-//! What an entry costs beside its key and its value: the smallest budget at which all of a number of
-//! entries can be read, minus keys of 16 and values of 100 bytes, over their number.
+//! What an entry costs beside its key and its value: the smallest budget at which all of a number
+//! of entries can be read, minus keys of 16 and values of 100 bytes, over their number.
 #![expect(clippy::unwrap_used, reason = "a test")]
 #![expect(clippy::tests_outside_test_module, reason = "an integration test")]
 #![expect(clippy::print_stdout, reason = "a measured number is shown")]
