@@ -269,6 +269,8 @@ impl<'m, P: Policy> Cache<'m, P> {
     }
 
     /// Gives a pin back.
+    // Out of line: within the loop that ends each send it costs 20 instructions where no pin is.
+    #[inline(never)]
     pub fn unpin(&mut self, pin: Pin) {
         let Pin(at) = pin;
         self.segments.unpin(Segments::at(at.offset()));
