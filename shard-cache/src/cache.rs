@@ -211,7 +211,7 @@ impl<'m, P: Policy> Cache<'m, P> {
         let header = Header::read(self.arena, at);
         let freshness = self.freshness(at, &header, now);
         if let Some(freshness) = freshness
-            && !(self.rules.are_any() && self.is_hidden(at, &header))
+            && !(self.rules.are_any() && self.is_hidden(at))
         {
             // A hot key has the highest frequency at almost every hit, and nothing is written.
             let hit = P::hit(frequency);
@@ -220,15 +220,15 @@ impl<'m, P: Policy> Cache<'m, P> {
             }
             return Some(Hit { entry: at, freshness });
         }
-        self.drop_unserved(place, at, &header, freshness.is_some());
+        self.drop_unserved(place, at, freshness.is_some());
         None
     }
 
     /// An entry was looked up that is dead, or is purged.
     #[cold]
-    fn drop_unserved(&mut self, place: Place, at: EntryRef, header: &Header, is_purged: bool) {
+    fn drop_unserved(&mut self, place: Place, at: EntryRef, is_purged: bool) {
         self.index.clear(place);
-        self.count_out(at, header);
+        self.count_out(at, &Header::read(self.arena, at));
         if is_purged {
             self.statistics.purged += 1;
         } else {
@@ -346,7 +346,7 @@ impl<'m, P: Policy> Cache<'m, P> {
     pub fn update(&mut self, at: EntryRef, fresh_for: FreshFor, now: Instant) -> bool {
         let mut header = Header::read(self.arena, at);
         let stamp = self.rules.stamp(now.ms());
-        if stamp - self.segment(at).base > u64::from(u32::MAX) || self.is_hidden(at, &header) {
+        if stamp - self.segment(at).base > u64::from(u32::MAX) || self.is_hidden(at) {
             return false;
         }
         self.set_times(&mut header, at, fresh_for, stamp);
@@ -410,8 +410,9 @@ impl<'m, P: Policy> Cache<'m, P> {
     }
 
     /// Whether a purge hides the entry.
-    pub(crate) fn is_hidden(&self, at: EntryRef, header: &Header) -> bool {
-        let (stamp, _) = self.times(at, header);
+    #[cold]
+    pub(crate) fn is_hidden(&self, at: EntryRef) -> bool {
+        let (stamp, _) = self.times(at, &Header::read(self.arena, at));
         self.rules.hide(&self.hasher, entry::key(self.arena, at), stamp)
     }
 

@@ -179,7 +179,7 @@ impl<'m> Index<'m> {
 
     pub(crate) fn set(&mut self, place: Place, hash: KeyHash, entry: EntryRef, frequency: u8) {
         assert!(entry.0 < LOCATION_MASK, "an arena has below 512 GiB");
-        let frequency = u64::from(frequency.min(FREQUENCY_MAX)) << FREQUENCY_SHIFT;
+        let frequency = (u64::from(frequency) << FREQUENCY_SHIFT) & FREQUENCY_MASK;
         self.put(place, (tag(hash) << TAG_SHIFT) | frequency | (entry.0 + 1));
     }
 
@@ -188,7 +188,7 @@ impl<'m> Index<'m> {
     pub(crate) fn set_frequency(&mut self, place: Place, frequency: u8) {
         let slot = self.slot(place);
         let rest = u64::from_le_bytes(*slot) & !FREQUENCY_MASK;
-        let frequency = u64::from(frequency.min(FREQUENCY_MAX)) << FREQUENCY_SHIFT;
+        let frequency = (u64::from(frequency) << FREQUENCY_SHIFT) & FREQUENCY_MASK;
         *slot = (rest | frequency).to_le_bytes();
     }
 

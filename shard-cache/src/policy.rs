@@ -115,7 +115,7 @@ const SMALL_PERCENT: u32 = 10;
 impl Policy for S3Fifo {
     #[inline]
     fn hit(frequency: u8) -> u8 {
-        FREQUENCY_MAX.min(frequency + 1)
+        if frequency < FREQUENCY_MAX { frequency + 1 } else { FREQUENCY_MAX }
     }
 
     fn admit(is_remembered: bool) -> Pool {

@@ -189,7 +189,7 @@ impl<P: Policy> Cache<'_, P> {
         let size = header.entry_size();
         let (pool, live) = (self.segment(at).pool, self.segment(at).live);
         let is_dead = self.freshness(at, &header, now).is_none();
-        let is_hidden = !is_dead && self.is_hidden(at, &header);
+        let is_hidden = !is_dead && self.is_hidden(at);
         let is_renewal = victim.reason == Reason::Renewal;
         let verdict = if is_dead || is_hidden {
             Verdict::Drop { is_remembered: false }
