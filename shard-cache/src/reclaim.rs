@@ -20,12 +20,11 @@ use crate::policy::{Policy, Pool, Verdict};
 use crate::segments::{Segments, Writer};
 use crate::time::Instant;
 
-/// Entries that one step looks at. Each costs two waits for memory, one for the entry and one for
-/// its bucket: some 20 us in all where nothing is in the processor's caches.
+/// Entries that one step looks at. Each may cost two waits for memory, one for the entry and one
+/// for its bucket; so many stay well below the 100 us that a step may take.
 pub const STEP_ENTRIES_MAX: u32 = 128;
 
-/// Bytes that one step moves: the largest entry that is moved must fit, and copying as many takes
-/// some 50 us where nothing is in the processor's caches.
+/// Bytes that one step moves. It cannot be less: the largest entry that is moved must fit.
 pub const STEP_MOVED_BYTES_MAX: usize = SEGMENT_SIZE;
 
 /// Bytes that move out of one victim.
