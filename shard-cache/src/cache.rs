@@ -11,6 +11,7 @@ use crate::prefetch::prefetch;
 use crate::purge::{Purge, PurgeRefused, Rules};
 use crate::reclaim::Victim;
 use crate::segments::{Segment, Segments, State, Writer};
+use crate::snapshot::{Removed, Walk};
 use crate::time::Instant;
 use std::marker::PhantomData;
 
@@ -123,6 +124,10 @@ pub struct Cache<'m, P: Policy = S3Fifo> {
     /// The millisecond in which dead segments were last looked for.
     pub(crate) swept_ms: u64,
     pub(crate) statistics: Statistics,
+    pub(crate) walk: Option<Walk>,
+    /// Walks so far.
+    pub(crate) walks: u32,
+    pub(crate) removed: Removed,
     policy: PhantomData<P>,
 }
 
@@ -163,6 +168,9 @@ impl<'m, P: Policy> Cache<'m, P> {
             victim: None,
             swept_ms: 0,
             statistics: Statistics::default(),
+            walk: None,
+            walks: 0,
+            removed: Removed::new(),
             policy: PhantomData,
         }
     }
@@ -308,7 +316,7 @@ impl<'m, P: Policy> Cache<'m, P> {
         value: &NewValue<'_>,
         now: Instant,
     ) -> Result<EntryRef, StoreRefused> {
-        if key.len() > KEY_SIZE_MAX || value.bytes.len() > self.value_size_max as usize {
+        if key.len() > KEY_SIZE_MAX || value.bytes.len() > self.value_size_max() {
             self.statistics.refused += 1;
             return Err(StoreRefused::TooLarge);
         }
@@ -323,18 +331,10 @@ impl<'m, P: Policy> Cache<'m, P> {
             self.statistics.refused += 1;
             return Err(StoreRefused::NoRoom);
         };
-        self.write(at, key, value);
-        let place = match known {
-            Some(known) => {
-                self.count_out(known.entry, &Header::read(self.arena, known.entry));
-                self.statistics.replaced += 1;
-                known.place
-            }
-            None => self.place(hash),
-        };
-        self.index.set(place, hash, at, frequency);
-        self.statistics.entries += 1;
-        self.statistics.bytes += entry_size(key.len(), value.bytes.len()) as u64;
+        if let Some(known) = known {
+            self.replace(known);
+        }
+        self.insert(hash, at, key, value.bytes, frequency);
         self.statistics.stored += 1;
         Ok(at)
     }
@@ -356,6 +356,8 @@ impl<'m, P: Policy> Cache<'m, P> {
 
     /// Drops the entry of `key`. Returns whether there was one.
     pub fn remove(&mut self, hash: KeyHash, key: &[u8]) -> bool {
+        // A snapshot may have it though it is not here.
+        self.removed.add(hash);
         let found = self.index.find(hash, |at| entry::key(self.arena, at) == key);
         let Some(Found { place, entry: at, .. }) = found else { return false };
         self.index.clear(place);
@@ -395,6 +397,18 @@ impl<'m, P: Policy> Cache<'m, P> {
         self.segments.get(Segments::at(at.offset()))
     }
 
+    pub(crate) fn segment_mut(&mut self, at: EntryRef) -> &mut Segment {
+        self.segments.get_mut(Segments::at(at.offset()))
+    }
+
+    pub(crate) const fn value_size_max(&self) -> usize {
+        self.value_size_max as usize
+    }
+
+    pub(crate) fn windows(&self, kind: Kind) -> StaleWindows {
+        self.windows[usize::from(kind.windows)]
+    }
+
     #[inline]
     pub(crate) fn freshness(
         &self,
@@ -405,7 +419,7 @@ impl<'m, P: Policy> Cache<'m, P> {
         if header.ever {
             return Some(Freshness::Fresh);
         }
-        let windows = self.windows[usize::from(header.kind.windows)];
+        let windows = self.windows(header.kind);
         freshness(self.times(at, header).1, windows, now.ms())
     }
 
@@ -426,7 +440,7 @@ impl<'m, P: Policy> Cache<'m, P> {
 
     /// How long after its freshness an entry is kept, milliseconds.
     pub(crate) fn retained_ms(&self, kind: Kind) -> u64 {
-        let windows = self.windows[usize::from(kind.windows)];
+        let windows = self.windows(kind);
         u64::from(windows.while_revalidate_ms.max(windows.if_error_ms))
     }
 
@@ -489,10 +503,29 @@ impl<'m, P: Policy> Cache<'m, P> {
         Some(at)
     }
 
-    fn write(&mut self, at: EntryRef, key: &[u8], value: &NewValue<'_>) {
+    /// An entry leaves for a newer one of its key.
+    pub(crate) fn replace(&mut self, known: Found) {
+        self.index.clear(known.place);
+        self.count_out(known.entry, &Header::read(self.arena, known.entry));
+        self.statistics.replaced += 1;
+    }
+
+    /// Writes what follows the header at `at`, and lets it be found: the key is not in the index.
+    pub(crate) fn insert(
+        &mut self,
+        hash: KeyHash,
+        at: EntryRef,
+        key: &[u8],
+        value: &[u8],
+        frequency: u8,
+    ) {
         let body = &mut self.arena[at.offset() + entry::HEADER_SIZE..];
         body[..key.len()].copy_from_slice(key);
-        body[key.len()..][..value.bytes.len()].copy_from_slice(value.bytes);
+        body[key.len()..][..value.len()].copy_from_slice(value);
+        let place = self.place(hash);
+        self.index.set(place, hash, at, frequency);
+        self.statistics.entries += 1;
+        self.statistics.bytes += entry_size(key.len(), value.len()) as u64;
     }
 
     /// A slot for a new key; where there is none, the entry worth least of those around goes.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! mapped by the owner   [ index | ghost | pad to a segment | arena ]
-//! made by the cache     table of segments, purge rules
+//! made by the cache     table of segments, purge rules, removed keys
 //! ```
 
 use crate::entry::{VALUE_SIZE_MAX, entry_size};
@@ -10,6 +10,7 @@ use crate::ghost::{LINE_KEYS, LINE_SIZE};
 use crate::index::{BUCKET_SIZE, SLOTS};
 use crate::purge::RULES_SIZE;
 use crate::segments::{FREE_AHEAD, table_size};
+use crate::snapshot::REMOVED_SIZE;
 use std::fmt;
 
 /// Bytes of a segment, the unit in which space comes back.
@@ -126,7 +127,7 @@ impl Layout {
     /// Bytes that the cache itself allocates when it is made.
     #[must_use]
     pub const fn tables_bytes(&self) -> usize {
-        table_size(self.segments_count as usize) + RULES_SIZE
+        table_size(self.segments_count as usize) + RULES_SIZE + REMOVED_SIZE
     }
 
     /// Bytes of everything.

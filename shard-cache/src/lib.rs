@@ -24,7 +24,7 @@
 //! The budget is hard: [`Layout`] says every byte, and nothing is allocated after construction.
 //!
 //! Modules, ground to top: `time`, `hash`, `freshness`, `policy`, `prefetch`, `entry`, `layout`,
-//! `index`, `ghost`, `segments`, `purge`, `cache`, `reclaim`.
+//! `index`, `ghost`, `segments`, `purge`, `cache`, `reclaim`, `snapshot`.
 
 mod cache;
 mod entry;
@@ -39,6 +39,7 @@ mod prefetch;
 mod purge;
 mod reclaim;
 mod segments;
+mod snapshot;
 pub mod time;
 
 pub use cache::{Cache, Condemned, Hit, NewValue, Pin, Statistics, StoreRefused};
@@ -48,3 +49,4 @@ pub use layout::{Layout, LayoutError, SEGMENT_SIZE};
 pub use policy::Policy;
 pub use purge::{Purge, PurgeRefused};
 pub use reclaim::{STEP_ENTRIES_MAX, STEP_MOVED_BYTES_MAX};
+pub use snapshot::{NotRestored, REMOVED_MAX, Saved, Walked, Withdrawals, Withdrawn};

@@ -92,6 +92,17 @@ pub(crate) struct Rules {
     everything: u64,
     prefixes: Vec<Prefix>,
     groups: Vec<Group>,
+    /// None retires: entries are under way in a snapshot that are older than any segment.
+    are_held: bool,
+}
+
+/// A rule that is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule<'a> {
+    Everything,
+    Prefix(&'a [u8]),
+    /// The hash of the group's name.
+    Group(u64),
 }
 
 impl Rules {
@@ -105,7 +116,20 @@ impl Rules {
             everything: 0,
             prefixes: Vec::with_capacity(PREFIXES_MAX),
             groups: Vec::with_capacity(GROUPS_MAX),
+            are_held: false,
         }
+    }
+
+    pub(crate) const fn hold(&mut self, are_held: bool) {
+        self.are_held = are_held;
+    }
+
+    /// All rules, each with the stamp up to which it hides.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Rule<'_>, u64)> {
+        let everything = Some(self.everything).filter(|until| *until > 0);
+        let prefixes = self.prefixes.iter().map(|rule| (Rule::Prefix(rule.bytes()), rule.until));
+        let groups = self.groups.iter().map(|rule| (Rule::Group(rule.name), rule.until));
+        everything.map(|until| (Rule::Everything, until)).into_iter().chain(prefixes).chain(groups)
     }
 
     pub(crate) fn set_separator(&mut self, separator: u8) {
@@ -142,17 +166,30 @@ impl Rules {
     /// Hides what was stored so far.
     pub(crate) fn add(&mut self, what: Purge<'_>, hasher: &KeyHasher) -> Result<(), PurgeRefused> {
         let until = self.stamped;
-        match what {
-            Purge::Everything | Purge::Prefix([]) => {
+        self.put(
+            match what {
+                Purge::Everything | Purge::Prefix([]) => Rule::Everything,
+                // Longer than any key.
+                Purge::Prefix(bytes) if bytes.len() > KEY_SIZE_MAX => return Ok(()),
+                Purge::Prefix(bytes) => Rule::Prefix(bytes),
+                Purge::Group(name) => Rule::Group(hasher.hash(name).bits()),
+            },
+            until,
+        )?;
+        self.floor = until + 1;
+        Ok(())
+    }
+
+    /// Puts a rule in force that is newer than those that are.
+    pub(crate) fn put(&mut self, rule: Rule<'_>, until: u64) -> Result<(), PurgeRefused> {
+        match rule {
+            Rule::Everything => {
                 self.everything = until;
                 self.prefixes.clear();
                 self.groups.clear();
             }
-            // Longer than any key.
-            Purge::Prefix(bytes) if bytes.len() > KEY_SIZE_MAX => return Ok(()),
-            Purge::Prefix(bytes) => self.add_prefix(bytes, until)?,
-            Purge::Group(name) => {
-                let name = hasher.hash(name).bits();
+            Rule::Prefix(bytes) => self.add_prefix(bytes, until)?,
+            Rule::Group(name) => {
                 match self.groups.binary_search_by_key(&name, |group| group.name) {
                     Ok(at) => self.groups[at].until = until,
                     Err(_) if self.groups.len() == GROUPS_MAX => return Err(PurgeRefused),
@@ -160,7 +197,6 @@ impl Rules {
                 }
             }
         }
-        self.floor = until + 1;
         self.find_bounds();
         Ok(())
     }
@@ -219,7 +255,7 @@ impl Rules {
     /// Drops the rules that hide nothing that was stored after `opened`, where nothing older is
     /// left.
     pub(crate) fn retire(&mut self, opened: u64) {
-        if self.oldest < opened {
+        if self.oldest < opened && !self.are_held {
             self.prefixes.retain(|prefix| prefix.until >= opened);
             self.groups.retain(|group| group.until >= opened);
             if self.everything < opened {

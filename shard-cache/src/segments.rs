@@ -95,6 +95,8 @@ pub(crate) struct Segment {
     pub(crate) live: u32,
     /// Segments of its run, itself included; of a later part, how far back the first lies.
     pub(crate) run: u32,
+    /// The last walk that came by, if it is not too long ago for its number.
+    pub(crate) walk: u32,
     before: u32,
     next: u32,
     pub(crate) state: State,
@@ -118,6 +120,7 @@ impl Segment {
         used: 0,
         live: 0,
         run: 1,
+        walk: 0,
         before: NONE,
         next: NONE,
         state: State::Free,
@@ -234,6 +237,11 @@ impl Segments {
     /// Whether fewer segments are free than there should be ahead of the writer.
     pub(crate) const fn is_short(&self) -> bool {
         self.free < FREE_AHEAD
+    }
+
+    /// Whether `run` segments can be taken and nothing has to leave for them.
+    pub(crate) const fn can_spare(&self, run: u32) -> bool {
+        self.free >= FREE_AHEAD + run
     }
 
     pub(crate) fn get(&self, index: u32) -> &Segment {
@@ -393,9 +401,18 @@ impl Segments {
     /// Takes a segment out of its queue, to be emptied.
     pub(crate) fn seize(&mut self, index: u32) {
         self.dequeue(index);
+        self.close(index, State::Victim);
+    }
+
+    /// Lets nothing more be appended to a segment.
+    pub(crate) fn seal(&mut self, index: u32) {
+        self.close(index, State::Sealed);
+    }
+
+    fn close(&mut self, index: u32, state: State) {
         let segment = self.get_mut(index);
         assert!(matches!(segment.state, State::Open | State::Sealed), "it is in a queue");
-        segment.state = State::Victim;
+        segment.state = state;
         let open = &mut self.open[segment.pool as usize];
         let slot = open.iter_mut().find(|open| **open == index);
         if let Some(slot) = slot {
