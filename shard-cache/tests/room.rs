@@ -223,6 +223,51 @@ fn an_entry_that_is_fresh_for_ever_still_has_an_age() {
 }
 
 #[test]
+fn keys_that_look_the_same_to_the_index_are_told_apart() {
+    const SIZE: usize = 8 * MIB;
+    let buckets = Layout::new(SIZE, 1 << 20).unwrap().index_bytes() as u64 / 64;
+    // What the index sees of a hash: the bucket that its low 32 bits choose, and 26 bits of tag.
+    let seen = |number: u32| {
+        let bits = HASHER.hash(&number.to_le_bytes()).bits();
+        (((bits & 0xffff_ffff) * buckets) >> 32, (bits >> 30) & 0x3ff_ffff)
+    };
+    let mut numbers: Vec<_> = (0..2_000_000).map(|number| (seen(number), number)).collect();
+    numbers.sort_unstable();
+    let twins = numbers.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+    let twins: Vec<_> = twins.map(|pair| (pair[0].1, pair[1].1)).collect();
+    assert!(twins.len() > 4, "{twins:?}");
+    let mut world = World::new(SIZE);
+    for (one, other) in twins {
+        world.store(one, 10, FreshFor::Ever).unwrap();
+        assert!(world.holds(one) && !world.holds(other));
+        world.store(other, 20, FreshFor::Ever).unwrap();
+        assert!(world.holds(one) && world.holds(other));
+        let key = one.to_le_bytes();
+        assert!(world.cache.remove(HASHER.hash(&key), &key));
+        assert!(!world.holds(one) && world.holds(other));
+    }
+}
+
+#[test]
+fn where_the_index_is_full_the_least_read_give_way_and_are_counted() {
+    let mut world = World::new(8 * MIB);
+    for number in 0..1_000 {
+        world.store(number, 0, FreshFor::Ever).unwrap();
+        (0..3).for_each(|_| assert!(world.holds(number)));
+    }
+    // They fill a third of the arena.
+    for number in 1_000..80_000 {
+        world.store(number, 0, FreshFor::Ever).unwrap();
+    }
+    assert!((0..1_000).all(|number| world.holds(number)));
+    let held = (0..80_000).filter(|number| world.holds(*number)).count() as u64;
+    let statistics = world.cache.statistics();
+    assert!(held < 70_000, "it is full");
+    assert_eq!((statistics.entries, statistics.bytes), (held, 32 * held));
+    assert_eq!(statistics.evicted, 80_000 - held);
+}
+
+#[test]
 #[should_panic(expected = "hash")]
 fn a_foreign_hash_is_not_taken() {
     let mut world = World::new(8 * MIB);

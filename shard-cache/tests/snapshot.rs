@@ -367,7 +367,8 @@ fn act() -> impl Strategy<Value = Act> {
     let size = prop_oneof![10 => 0..2_000_usize, 3 => 2_000..80_000_usize, 1 => 0..600_000_usize];
     let fresh_for = prop_oneof![Just(FreshFor::Ever), (0..20_000_u32).prop_map(FreshFor::Ms)];
     prop_oneof![
-        20 => (any::<u8>(), size, fresh_for).prop_map(|(key, size, fresh)| Act::Store(key, size, fresh)),
+        20 => (any::<u8>(), size, fresh_for)
+            .prop_map(|(key, size, fresh_for)| Act::Store(key, size, fresh_for)),
         3 => any::<u8>().prop_map(Act::Remove),
         1 => any::<u8>().prop_map(Act::Purge),
         10 => any::<u8>().prop_map(Act::Read),

@@ -185,3 +185,61 @@ fn the_longest_lifetime_is_cut_and_ends_when_it_says() {
     world.now_ms += 1;
     assert_eq!(world.lookup(1), None, "a negative entry has no stale windows here");
 }
+
+/// Fills a cache of 4 MiB twice, with values that are never read, then comes to rest.
+fn scan(world: &mut World<'_>) {
+    for key in 100..=250 {
+        world.store(key, 60_000, FreshFor::Ever, false);
+        world.step();
+    }
+    for _ in 0..100 {
+        world.now_ms += 1;
+        world.step();
+    }
+}
+
+#[test]
+fn an_entry_that_was_moved_keeps_its_age_and_its_stale_windows() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 4 << 20, 1_000);
+    for key in 0..15 {
+        world.store(key, 10_000, FreshFor::Ms(60_000), false);
+        assert!(world.check_found(key).is_some());
+    }
+    scan(&mut world);
+    let moved = world.cache.statistics();
+    assert!(moved.moved_bytes > 15 * 10_000, "{moved:?}");
+    let ends = [
+        (60_999, Some(Freshness::Fresh)),
+        (61_299, Some(Freshness::Stale)),
+        (61_899, Some(Freshness::Retained)),
+        (62_000, None),
+    ];
+    for (now_ms, freshness) in ends {
+        world.now_ms = now_ms - 100;
+        for _ in 0..100 {
+            world.now_ms += 1;
+            world.step();
+        }
+        for key in 0..15 {
+            assert_eq!(world.check_found(key).map(|hit| hit.freshness), freshness);
+        }
+    }
+    let statistics = world.cache.statistics();
+    assert_eq!(statistics.expired, 15);
+    assert_eq!((statistics.evicted, statistics.moved_bytes), (moved.evicted, moved.moved_bytes));
+}
+
+#[test]
+fn an_absence_is_not_spared_however_often_it_is_asked_for() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 4 << 20, 0);
+    world.store(1, 0, FreshFor::Ever, true);
+    world.store(2, 0, FreshFor::Ever, false);
+    for key in [1, 2, 1, 2] {
+        assert!(world.check_found(key).is_some());
+    }
+    scan(&mut world);
+    assert!(world.check_found(2).is_some());
+    assert_eq!(world.check_found(1), None);
+}

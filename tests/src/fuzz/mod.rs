@@ -3,6 +3,7 @@
 //! They lie here and not in the fuzzer's crate, so that every test run tries all inputs that were
 //! ever worth keeping (`tests/fuzz_corpus.rs`), without a fuzzer and its sanitizer.
 
+mod cache;
 mod config;
 mod exchange;
 mod import;
@@ -10,6 +11,7 @@ mod replies;
 mod request;
 mod stream;
 
+pub use cache::cache;
 pub use config::config;
 pub use exchange::exchange;
 pub use import::import;
@@ -21,6 +23,7 @@ pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also its folder in `tests/fuzz/corpus`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("cache", cache),
     ("config", config),
     ("exchange", exchange),
     ("import", import),
