@@ -12,7 +12,7 @@ use pelton::histograms::Histograms;
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{
     ContentType, Control, Found, Landing, Lifetime, Order, OriginPort, Outcome, Sleep, origin_link,
-    peers,
+    peers, storage_link,
 };
 use pelton::metrics::Board;
 use pelton::ring::{
@@ -79,6 +79,7 @@ fn shard(
     let (sleep, plane) = (Sleep::new(), Sleep::new());
     let wake = Arc::new(EventFd::for_ring()?);
     let (link, port) = origin_link(limits.flights_max as usize, &sleep, &plane, &wake);
+    let (storage, storage_port) = storage_link(&sleep, &wake);
     let (filled, filled_to) = spsc::queue::<Box<Histograms>>(1);
     let (empties_from, empties) = spsc::queue(1);
     let zeroed = |size: usize| {
@@ -96,6 +97,7 @@ fn shard(
         output: zeroed(limits.output_blocks_count as usize * limits.output_block_size as usize),
         peers: peers(std::slice::from_ref(&sleep), 1).remove(0),
         link,
+        storage,
         sleep,
         wake_eventfd: Fd(0),
         plane_eventfd: Fd(0),
@@ -105,7 +107,7 @@ fn shard(
         limits,
     };
     let ring = Replay::new(records, connections, limits.input_buffers_count);
-    Ok((Shard::new(setup, ring), port, (filled_to, empties_from)))
+    Ok((Shard::new(setup, ring), port, (filled_to, empties_from, storage_port)))
 }
 
 /// A ring on which every connection always has one more request.

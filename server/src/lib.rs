@@ -13,7 +13,7 @@
 //! - [`mesh`]: messages between threads
 //! - [`shard`]: one core's connections, cache, flights
 //! - [`host`]: whether this machine can run it
-//! - [`origin`], [`admin`]: the source of truth, and the port for operators
+//! - [`origin`], [`storage`], [`admin`]: the source of truth, snapshots, the port for operators
 //! - [`server`]: builds the planes and connects them
 //! - [`commands`]: the command line
 
@@ -31,4 +31,5 @@ pub mod origin;
 pub mod ring;
 pub mod server;
 pub mod shard;
+pub mod storage;
 pub mod sys;

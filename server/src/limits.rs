@@ -89,6 +89,9 @@ pub struct Limits {
     pub copy_threshold: u32,
     /// Content types that are told apart; an entry holds its index in a byte.
     pub content_types_max: u8,
+    /// Bytes of a page of a snapshot: the record of the largest value fits, and what was purged or
+    /// removed while a snapshot was written.
+    pub snapshot_page_size: u32,
 }
 
 /// Open connections that `auto` stops at.
@@ -135,6 +138,15 @@ pub const REPLY_HEAD_SIZE_MAX: u32 = 1024;
 /// Smallest share of a shard of the cache, in bytes: its log needs a few segments.
 const CACHE_SIZE_MIN: u64 = 2 << 20;
 
+/// Bytes of a page of a snapshot at least: 4,096 removed keys, 1,024 purged groups and 32 prefixes.
+pub const SNAPSHOT_PAGE_SIZE_MIN: u32 = 256 << 10;
+
+/// Bytes of the record of an entry beside its value: a key, a content type, and the rest.
+const SNAPSHOT_RECORD_SIZE_MAX: u32 = 1024;
+
+/// Pages of a snapshot that a shard and the storage plane have between them.
+const SNAPSHOT_PAGES: u32 = 2;
+
 /// The fixed bounds; what the configuration and the host decide is zero.
 const FIXED: Limits = Limits {
     shards: 0,
@@ -170,6 +182,7 @@ const FIXED: Limits = Limits {
     messages_per_peer_turn_max: 512,
     copy_threshold: 8192,
     content_types_max: 255,
+    snapshot_page_size: 0,
 };
 
 const _: () = {
@@ -207,6 +220,8 @@ impl Limits {
             connections_max: connections_max(config, grant)?,
             carry_block_size: small(config.http.head_size_max),
             big_parcel_size: small(config.cache.value_size_max),
+            snapshot_page_size: SNAPSHOT_PAGE_SIZE_MIN
+                .max(small(config.cache.value_size_max) + SNAPSHOT_RECORD_SIZE_MAX),
             ..FIXED
         };
         let bill = limits.bill(config);
@@ -251,6 +266,13 @@ impl Limits {
                 shard("connections, replies, flights", slots),
                 shard("parcels and messages", parcels),
                 shard("ring", ring),
+                shard(
+                    "snapshot pages",
+                    match &config.snapshot.path {
+                        Some(_) => times(SNAPSHOT_PAGES, self.snapshot_page_size),
+                        None => 0,
+                    },
+                ),
                 Line { what: "store's page cache", size: config.origin.cache, count: 1 },
                 Line { what: "process", size: PROCESS_SIZE, count: 1 },
             ],

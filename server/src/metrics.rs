@@ -4,6 +4,7 @@
 //! readers load them when they like. No reader ever stops a shard, and no shard waits for one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// One row of the table: how a counter appears in `/metrics`.
 #[derive(Clone, Copy, Debug)]
@@ -29,15 +30,16 @@ pub enum Class {
     Gauge,
 }
 
-/// Declares [`Counters`] and [`TABLE`] from one list.
+/// Declares a struct of counters and its table from one list.
 macro_rules! counters {
-    ($($field:ident, $class:ident, $name:literal, $label:literal, $sentence:literal;)+) => {
-        /// One shard's counters and gauges.
+    ($(#[$doc:meta])+ $Counters:ident, $TABLE:ident:
+        $($field:ident, $class:ident, $name:literal, $label:literal, $sentence:literal;)+) => {
+        $(#[$doc])+
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Counters { $(#[doc = $sentence] pub $field: u64,)+ }
+        pub struct $Counters { $(#[doc = $sentence] pub $field: u64,)+ }
 
-        /// Every counter, in the order of [`Counters::values`].
-        pub const TABLE: &[Row] = &[$(Row {
+        /// Every counter, in the order of its values.
+        pub const $TABLE: &[Row] = &[$(Row {
             field: stringify!($field),
             name: $name,
             label: $label,
@@ -45,16 +47,16 @@ macro_rules! counters {
             sentence: $sentence,
         },)+];
 
-        impl Counters {
-            /// The values in the order of [`TABLE`].
+        impl $Counters {
+            /// The values in the order of the table.
             #[must_use]
-            pub const fn values(&self) -> [u64; TABLE.len()] {
+            pub const fn values(&self) -> [u64; $TABLE.len()] {
                 [$(self.$field,)+]
             }
 
-            /// Counters from values in the order of [`TABLE`].
+            /// Counters from values in the order of the table.
             #[must_use]
-            pub const fn from_values(values: &[u64; TABLE.len()]) -> Self {
+            pub const fn from_values(values: &[u64; $TABLE.len()]) -> Self {
                 let [$($field,)+] = *values;
                 Self { $($field,)+ }
             }
@@ -63,6 +65,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// One shard's counters and gauges.
+    Counters, TABLE:
     requests_hit, Counter, "pelton_requests", r#"outcome="hit""#, "Lookups answered from memory.";
     requests_negative, Counter, "pelton_requests", r#"outcome="negative""#, "Lookups answered 404 from memory.";
     requests_miss, Counter, "pelton_requests", r#"outcome="miss""#, "Lookups that led a fetch from the origin.";
@@ -117,8 +121,37 @@ counters! {
     cache_stored, Counter, "pelton_cache_stored", "", "Entries stored.";
     cache_evicted, Counter, "pelton_cache_evictions", r#"reason="capacity""#, "Entries dropped to make room.";
     cache_expired, Counter, "pelton_cache_evictions", r#"reason="ttl""#, "Entries dropped because their time was over.";
+    cache_purged, Counter, "pelton_cache_evictions", r#"reason="purge""#, "Entries dropped because a purge hides them.";
+    cache_replaced, Counter, "pelton_cache_evictions", r#"reason="replaced""#, "Entries dropped for a newer one of their key.";
+    cache_moved_bytes, Counter, "pelton_cache_moved_bytes", "", "Bytes of entries that were spared when their segment was emptied.";
+    cache_condemned_bytes, Gauge, "pelton_cache_condemned_bytes", "", "Bytes of segments without entries that sends hold.";
     cache_store_refused, Counter, "pelton_cache_admission_rejected", "", "Values that were not stored: too large, or no room.";
+    restored, Counter, "pelton_snapshot_entries", r#"outcome="restored""#, "Entries of a snapshot that are back in memory.";
+    restore_known, Counter, "pelton_snapshot_entries", r#"outcome="known""#, "Entries of a snapshot whose key was in memory already.";
+    restore_dead, Counter, "pelton_snapshot_entries", r#"outcome="dead""#, "Entries of a snapshot whose time was over.";
+    restore_withdrawn, Counter, "pelton_snapshot_entries", r#"outcome="withdrawn""#, "Entries of a snapshot that were purged or removed before they were back.";
+    restore_too_large, Counter, "pelton_snapshot_entries", r#"outcome="too_large""#, "Entries of a snapshot that exceed a bound of today.";
+    restore_no_room, Counter, "pelton_snapshot_entries", r#"outcome="no_room""#, "Entries of a snapshot for which others would have had to leave.";
 }
+
+counters! {
+    /// What the storage plane counts.
+    SnapshotCounters, SNAPSHOT_TABLE:
+    written, Counter, "pelton_snapshots", r#"outcome="written""#, "Snapshots that were written.";
+    failed, Counter, "pelton_snapshots", r#"outcome="failed""#, "Snapshots that were not written because of the disk; the one before still counts.";
+    spoiled, Counter, "pelton_snapshots", r#"outcome="spoiled""#, "Snapshots that were given up because more was removed meanwhile than a shard remembers.";
+    written_at_s, Gauge, "pelton_snapshot_written_timestamp_seconds", "", "When the last snapshot was complete, in seconds since 1970.";
+    size, Gauge, "pelton_snapshot_size_bytes", "", "Bytes of the last snapshot.";
+    entries, Gauge, "pelton_snapshot_written_entries", "", "Entries of the last snapshot.";
+    duration_ms, Gauge, "pelton_snapshot_duration_milliseconds", "", "How long the last snapshot took to write.";
+    load_ms, Gauge, "pelton_snapshot_load_milliseconds", "", "How long the snapshot took to read at start; 0 if none was.";
+    refused, Counter, "pelton_snapshots_refused", "", "Snapshots that could not be read or believed; the log says why.";
+    dropped, Counter, "pelton_snapshot_entries_dropped", r#"reason="damaged""#, "Entries of a snapshot in pages that could not be read or believed.";
+    withdrawn, Counter, "pelton_snapshot_entries_dropped", r#"reason="withdrawn""#, "Entries of a snapshot that were purged or removed while it was written.";
+}
+
+/// Where the storage plane publishes.
+pub type SnapshotBoard = Arc<Mutex<SnapshotCounters>>;
 
 /// Where one shard publishes and others read. Aligned so that two shards share no cache line.
 #[derive(Debug)]

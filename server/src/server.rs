@@ -5,6 +5,7 @@
 //! - `origin`: the origin plane and the admin server, one async runtime;
 //! - `shard-N`: one for each core given to the data plane, pinned;
 //! - `populate`: faults the arenas in, piece by piece, and ends;
+//! - `storage`: writes and reads snapshots, where there is a folder for them;
 //! - `watchdog`: aborts the process when a shard has stopped turning.
 
 mod parts;
@@ -16,15 +17,16 @@ use crate::host::{self, Granted};
 use crate::limits::{Bill, Limits};
 use crate::mesh::Control;
 use crate::origin::Origin;
+use crate::storage::Stop;
 use crate::sys::clock::Epoch;
 use crate::sys::eventfd::EventFd;
 use crate::sys::socket;
 use parts::Parts;
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use threads::{run_plane, run_shards, run_watchdog};
+use threads::{run_plane, run_shards, run_storage, run_watchdog};
 use tokio::sync::watch;
 
 /// Makes the origin, on the thread that it will live on; the limits say how much it may be asked.
@@ -53,6 +55,10 @@ pub struct Server {
     shards: Vec<JoinHandle<()>>,
     plane: JoinHandle<()>,
     stop_plane: watch::Sender<bool>,
+    storage: Option<JoinHandle<()>>,
+    stop_storage: mpsc::Sender<Stop>,
+    /// The last snapshot is wanted.
+    saves_on_exit: bool,
 }
 
 impl fmt::Debug for Server {
@@ -71,14 +77,26 @@ impl Server {
     pub fn start(config: &Config, make_origin: MakeOrigin) -> Result<Self, StartError> {
         let Granted { cores, limits, bill } = host::grant(config)?;
         let (addresses, listeners) = listen(&config.server.listen, cores.len())?;
-        let Parts { shards, plane, control, boards, wakes } =
+        let Parts { shards, plane, storage, control, boards, wakes } =
             Parts::new(config, &limits, Epoch::begin())?;
         let (stop_plane, stopped) = watch::channel(false);
         let (plane, facts) = run_plane(config, &limits, plane, make_origin, stopped)?;
         let shards = run_shards(&cores, shards, listeners)?;
         run_watchdog(boards, control.clone())?;
+        let (stop_storage, stop) = mpsc::channel();
+        let storage = run_storage(config, storage, stop)?;
         let facts = Facts { addresses, admin: facts.admin, cores, bill, origin: facts.origin };
-        Ok(Self { facts, control, wakes, shards, plane, stop_plane })
+        Ok(Self {
+            facts,
+            control,
+            wakes,
+            shards,
+            plane,
+            stop_plane,
+            storage,
+            stop_storage,
+            saves_on_exit: config.snapshot.on_exit,
+        })
     }
 
     /// What an operator wants to know of it.
@@ -87,9 +105,14 @@ impl Server {
         &self.facts
     }
 
-    /// Asks it to stop: no new connections, replies to what is in flight, then the end.
+    /// Asks it to stop: no new connections, replies to what is in flight, a last snapshot, then the
+    /// end.
     pub fn drain(&self) {
+        let saves = self.saves_on_exit && self.storage.is_some();
+        self.control.set_saving(saves);
         self.control.drain();
+        // Without the plane there is nobody to be told.
+        let _gone_already = self.stop_storage.send(Stop { saves });
         for wake in &self.wakes {
             wake.signal();
         }
@@ -99,6 +122,9 @@ impl Server {
     pub fn join(self) {
         for shard in self.shards {
             shard.join().expect("a shard that panics ends the process");
+        }
+        if let Some(storage) = self.storage {
+            storage.join().expect("a plane that panics ends the process");
         }
         // The plane outlives the shards: it may be gone already only if it has failed to start.
         let _gone_already = self.stop_plane.send(true);

@@ -6,7 +6,7 @@
 //! parser and to another one, `reference` what they mean by the rules; `damage` spoils them, and
 //! `smuggling` holds bytes that should mean nothing. `fuzz` holds the targets of `make fuzz`,
 //! `mutants` the faults of `make mutants`; `wire` plays scripts on the simulated world and on the
-//! real binary.
+//! real binary, and `snapshots` lets simulated shards write to a disk that fails.
 
 #![forbid(unsafe_code)]
 
@@ -23,4 +23,5 @@ pub mod process;
 pub mod reference;
 pub mod sim;
 pub mod smuggling;
+pub mod snapshots;
 pub mod wire;

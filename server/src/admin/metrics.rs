@@ -6,7 +6,7 @@
 
 use super::{Admin, stats};
 use crate::histograms::{Distribution, EDGES_NS, Histograms, Outcome};
-use crate::metrics::{Class, Counters, Row, TABLE};
+use crate::metrics::{Class, Counters, Row, SNAPSHOT_TABLE, SnapshotCounters, TABLE};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -26,8 +26,9 @@ const BY_LABEL: &str = "By label; see docs/metrics.md.";
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     let snapshot = Snapshot {
         shards: admin.boards.iter().map(|board| board.read()).collect(),
+        snapshots: admin.snapshots(),
         histograms: admin.with_histograms(Histograms::clone),
-        uptime_s: admin.epoch.now().ns() / 1_000_000_000,
+        uptime_s: admin.epoch.uptime().as_secs(),
     };
     let mut registry = Registry::default();
     registry.register_collector(Box::new(snapshot));
@@ -40,13 +41,15 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 #[derive(Debug)]
 struct Snapshot {
     shards: Vec<Counters>,
+    snapshots: SnapshotCounters,
     histograms: Histograms,
     uptime_s: u64,
 }
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        self.encode_table(&mut encoder)?;
+        encode_table(&mut encoder, TABLE, &stats::sum(&self.shards).values())?;
+        encode_table(&mut encoder, SNAPSHOT_TABLE, &self.snapshots.values())?;
         self.encode_shards(&mut encoder)?;
         self.encode_histograms(&mut encoder)?;
         let help = "Seconds since the process began.";
@@ -62,29 +65,6 @@ impl Collector for Snapshot {
 }
 
 impl Snapshot {
-    /// Every row of the table, families in the order of their first row.
-    fn encode_table(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let values = stats::sum(&self.shards).values();
-        for (index, first) in TABLE.iter().enumerate() {
-            if TABLE[..index].iter().any(|before| before.name == first.name) {
-                continue;
-            }
-            let class = metric_type(first);
-            if first.label.is_empty() {
-                let metric = encoder.encode_descriptor(first.name, first.sentence, None, class)?;
-                value(metric, first.class, values[index])?;
-                continue;
-            }
-            let mut family = encoder.encode_descriptor(first.name, BY_LABEL, None, class)?;
-            for (row, total) in TABLE.iter().zip(values).filter(|(row, _)| row.name == first.name) {
-                let (label, text) = row.label.split_once('=').expect("a label has a value");
-                let labels = [(label, text.trim_matches('"'))];
-                value(family.encode_family(&labels)?, row.class, total)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Busy share and requests of each shard: an imbalance shows here.
     fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Share of its time that a shard did not wait.";
@@ -121,6 +101,28 @@ impl Snapshot {
         let metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         histogram(metric, self.histograms.loop_lag())
     }
+}
+
+/// Every row of a table, families in the order of their first row.
+fn encode_table(encoder: &mut DescriptorEncoder<'_>, table: &[Row], values: &[u64]) -> fmt::Result {
+    for (index, first) in table.iter().enumerate() {
+        if table[..index].iter().any(|before| before.name == first.name) {
+            continue;
+        }
+        let class = metric_type(first);
+        if first.label.is_empty() {
+            let metric = encoder.encode_descriptor(first.name, first.sentence, None, class)?;
+            value(metric, first.class, values[index])?;
+            continue;
+        }
+        let mut family = encoder.encode_descriptor(first.name, BY_LABEL, None, class)?;
+        for (row, total) in table.iter().zip(values).filter(|(row, _)| row.name == first.name) {
+            let (label, text) = row.label.split_once('=').expect("a label has a value");
+            let labels = [(label, text.trim_matches('"'))];
+            value(family.encode_family(&labels)?, row.class, *total)?;
+        }
+    }
+    Ok(())
 }
 
 const fn metric_type(row: &Row) -> MetricType {

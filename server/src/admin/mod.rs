@@ -9,7 +9,7 @@ mod stats;
 use crate::histograms::Histograms;
 use crate::limits::Bill;
 use crate::mesh::Control;
-use crate::metrics::Board;
+use crate::metrics::{Board, SnapshotBoard, SnapshotCounters};
 use crate::sys::clock::Epoch;
 use crate::sys::spsc::{Consumer, Producer};
 use axum::Router;
@@ -41,6 +41,7 @@ pub struct HistogramSource {
 #[derive(Debug)]
 pub struct Admin {
     boards: Vec<Arc<Board>>,
+    snapshots: SnapshotBoard,
     histograms: Mutex<Collected>,
     control: Control,
     epoch: Epoch,
@@ -85,6 +86,7 @@ impl Admin {
     #[must_use]
     pub fn new(
         boards: Vec<Arc<Board>>,
+        snapshots: SnapshotBoard,
         sources: Vec<HistogramSource>,
         control: Control,
         epoch: Epoch,
@@ -92,7 +94,7 @@ impl Admin {
         facts: Facts,
     ) -> Self {
         let histograms = Mutex::new(Collected { sources, total: Histograms::new() });
-        Self { boards, histograms, control, epoch, origin_ready, facts }
+        Self { boards, snapshots, histograms, control, epoch, origin_ready, facts }
     }
 
     /// Serves on `listener` until `stop` turns true or its sender is gone.
@@ -115,6 +117,11 @@ impl Admin {
     fn with_histograms<T>(&self, read: impl FnOnce(&Histograms) -> T) -> T {
         // Only this thread ever takes it; a panic ends the process before it could be poisoned.
         read(self.histograms.lock().unwrap_or_else(PoisonError::into_inner).collect())
+    }
+
+    /// What the storage plane has counted.
+    fn snapshots(&self) -> SnapshotCounters {
+        *self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shards that have made no turn for too long, by index.

@@ -2,7 +2,7 @@
 
 use super::Admin;
 use crate::histograms::{Distribution, Outcome};
-use crate::metrics::{Counters, TABLE};
+use crate::metrics::{Counters, Row, SNAPSHOT_TABLE, TABLE};
 use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -30,11 +30,12 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Response {
     let lag = admin.with_histograms(|histograms| quantiles(histograms.loop_lag()));
     super::json(&json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "uptime_seconds": admin.epoch.now().ns() / 1_000_000_000,
+        "uptime_seconds": admin.epoch.uptime().as_secs(),
         "origin": admin.facts.origin,
         "memory_bytes": bill,
         "latency_ns": latency,
         "loop_lag_ns": lag,
+        "snapshots": fields(SNAPSHOT_TABLE, &admin.snapshots().values()),
         "total": counters(&sum(&shards)),
         "shards": shards.iter().map(counters).collect::<Vec<_>>(),
     }))
@@ -52,7 +53,11 @@ pub(super) fn sum(shards: &[Counters]) -> Counters {
 }
 
 fn counters(counters: &Counters) -> Map<String, Value> {
-    let fields = TABLE.iter().zip(counters.values());
+    fields(TABLE, &counters.values())
+}
+
+fn fields(table: &[Row], values: &[u64]) -> Map<String, Value> {
+    let fields = table.iter().zip(values);
     fields.map(|(row, value)| (row.field.to_owned(), json!(value))).collect()
 }
 

@@ -41,7 +41,7 @@ fn ask(
         config: config.to_json(),
     };
     let boards = shards.iter().map(|shard| Arc::clone(&shard.board)).collect();
-    let admin = Admin::new(boards, sources, control, epoch, ready, facts);
+    let admin = Admin::new(boards, SnapshotBoard::default(), sources, control, epoch, ready, facts);
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -11,6 +11,7 @@ use crate::origin::{Embedded, Origin, Store};
 use crate::server::{Facts, MakeOrigin, Server};
 use crate::sys::signal::StopSignals;
 use std::process;
+use std::time::Duration;
 
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
 ///
@@ -26,7 +27,9 @@ pub(super) fn run(config: &Config) -> Result<Exit, StartError> {
     signals.wait();
     eprintln!("stopping: answering what is in flight; a second signal ends at once");
     server.drain();
-    let patience = config.server.drain_timeout;
+    let saves = config.snapshot.path.is_some() && config.snapshot.on_exit;
+    let for_snapshot = if saves { config.snapshot.exit_timeout } else { Duration::ZERO };
+    let patience = config.server.drain_timeout + for_snapshot;
     std::thread::spawn(move || {
         if signals.wait_for(patience) {
             eprintln!("stopped by a second signal");

@@ -70,6 +70,8 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// A path.
     Path,
+    /// A path, or `off`.
+    PathOrOff,
     /// One or more socket addresses.
     Addresses,
     /// One socket address, or `off`.
@@ -92,6 +94,7 @@ pub(crate) enum Value {
     Flag(bool),
     Word(&'static str),
     Path(PathBuf),
+    PathOrOff(Option<PathBuf>),
     Addresses(Vec<SocketAddr>),
     AddressOrOff(Option<SocketAddr>),
     Cpus(Option<Vec<u16>>),
@@ -135,7 +138,9 @@ impl Kind {
                 .find(|word| **word == text)
                 .map(|word| Value::Word(word))
                 .ok_or_else(|| no("one of the words")),
-            Self::Path if text.is_empty() => Err(no("a path")),
+            Self::Path | Self::PathOrOff if text.is_empty() => Err(no("a path")),
+            Self::PathOrOff if text == "off" => Ok(Value::PathOrOff(None)),
+            Self::PathOrOff => Ok(Value::PathOrOff(Some(text.into()))),
             Self::Path => Ok(Value::Path(text.into())),
             Self::Addresses => address(text).map(|address| Value::Addresses(vec![address])),
             Self::AddressOrOff if text == "off" => Ok(Value::AddressOrOff(None)),
@@ -193,6 +198,7 @@ impl Kind {
                 words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ")
             }
             Self::Path => "a path".into(),
+            Self::PathOrOff => "a path, or \"off\"".into(),
             Self::Addresses => {
                 "addresses with ports, such as [\"0.0.0.0:8080\", \"[::]:8080\"]".into()
             }
@@ -220,6 +226,8 @@ impl Value {
             Self::Flag(flag) => json!(flag),
             Self::Word(word) => json!(word),
             Self::Path(path) => json!(path.to_string_lossy()),
+            Self::PathOrOff(None) => json!("off"),
+            Self::PathOrOff(Some(path)) => json!(path.to_string_lossy()),
             Self::Addresses(addresses) => {
                 json!(addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
             }

@@ -134,6 +134,14 @@ parameters! {
         timeout: Duration, Duration(1, HOUR), r#""2s""#, "Time for one fetch; a later answer is none (504).";
         cache: u64, Size(1 << 20, 1 << 40), r#""64MiB""#, "Memory of the embedded store's page cache.";
     }
+    /// What of the cache is written to disk, so that a restart is warm.
+    snapshot: Snapshot {
+        path: Option<PathBuf>, PathOrOff, r#""off""#, "Folder of the snapshot of the cache, for this process alone. `off`: none is written or read.";
+        interval: Duration, Duration(1000, WEEK), r#""5m""#, "Time from one snapshot to the next.";
+        on_exit: bool, Flag, "true", "Whether a stopping server writes a last one.";
+        exit_timeout: Duration, Duration(0, HOUR), r#""30s""#, "How long a stopping server may take for the last one, beyond server.drain_timeout.";
+        rate: u64, Size(1 << 20, 1 << 40), r#""64MiB""#, "Bytes a second that are written or read. The last one is written as fast as it goes.";
+    }
     /// The port for operators.
     admin: Admin {
         listen: Option<SocketAddr>, AddressOrOff, r#""127.0.0.1:9090""#, "Address of the admin port. It asks for no password: keep it private.";
@@ -184,7 +192,7 @@ mod tests {
     fn an_empty_file_gives_the_defaults() {
         let config = Config::parse("empty", "", &[]).unwrap();
         assert_eq!(config, Config::default());
-        assert_eq!(config.server.listen, ["0.0.0.0:8080".parse().unwrap()]);
+        assert_eq!(config.server.listen, ["0.0.0.0:8080".parse::<SocketAddr>().unwrap()]);
         assert_eq!(config.cache.memory, Memory::Percent(25));
         assert_eq!(config.http.head_size_max, 8192);
         assert_eq!(config.origin.timeout, Duration::from_secs(2));

@@ -11,6 +11,7 @@ pub struct Control(Arc<Words>);
 struct Words {
     draining: AtomicBool,
     drained: AtomicU16,
+    saving: AtomicBool,
 }
 
 impl Control {
@@ -29,6 +30,17 @@ impl Control {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether a last snapshot is being written, for which the shards go on.
+    #[must_use]
+    pub fn is_saving(&self) -> bool {
+        self.0.saving.load(Ordering::Acquire)
+    }
+
+    /// A last snapshot begins or has ended.
+    pub fn set_saving(&self, is_saving: bool) {
+        self.0.saving.store(is_saving, Ordering::Release);
     }
 
     /// A shard has no connection left and will have none; called once by each.

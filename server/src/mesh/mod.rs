@@ -1,4 +1,4 @@
-//! Messages between threads: shard to shard, and shard to origin plane and back.
+//! Messages between threads: shard to shard, and shard to origin and storage plane and back.
 //!
 //! Every queue is bounded and has one producer and one consumer. Who sends a request keeps the
 //! room that its answer needs: a read travels in a [`Parcel`] that the reader owns and the answer
@@ -7,18 +7,23 @@
 //!
 //! `parcel` is what travels between shards, `peers` the queues between them, `origin` what travels
 //! to and from the origin plane, `link` the queues to it, `sleep` the flag that saves wake-ups,
-//! `control` the word to stop.
+//! `page` is what travels to and from the storage plane, `storage` the queues to it, `control` the
+//! word to stop.
 
 mod control;
 mod link;
 mod origin;
+mod page;
 mod parcel;
 mod peers;
 mod sleep;
+mod storage;
 
 pub use control::Control;
 pub use link::{OriginLink, OriginPort, origin_link};
 pub use origin::{ContentType, FlightId, Found, Key, Landing, Lifetime, Order, Outcome};
+pub use page::{NoRecord, PAGE_ALIGN, Page, Record, record_size};
 pub use parcel::{Answer, Parcel, ReplyRef, Value};
 pub use peers::{Message, Peers, peers};
 pub use sleep::Sleep;
+pub use storage::{PageDone, PageJob, PageOutcome, StorageLink, StoragePort, storage_link};

@@ -5,11 +5,14 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::histograms::Histograms;
 use crate::limits::Limits;
-use crate::mesh::{Control, OriginLink, OriginPort, Peers, Sleep, origin_link, peers};
-use crate::metrics::Board;
+use crate::mesh::{
+    Control, OriginLink, OriginPort, Peers, Sleep, StorageLink, origin_link, peers, storage_link,
+};
+use crate::metrics::{Board, SnapshotBoard};
 use crate::ring::Fd;
 use crate::ring::kernel::{DisabledRing, Sizes};
 use crate::shard::{HistogramPort, Settings, Setup};
+use crate::storage::{Arena, Storage};
 use crate::sys::clock::Epoch;
 use crate::sys::eventfd::EventFd;
 use crate::sys::memory::{self, Mapping, Populate};
@@ -27,6 +30,7 @@ const HISTOGRAMS_COUNT: usize = 2;
 pub(super) struct Parts {
     pub(super) shards: Vec<ShardParts>,
     pub(super) plane: PlaneParts,
+    pub(super) storage: Storage,
     pub(super) control: Control,
     pub(super) boards: Vec<Arc<Board>>,
     pub(super) wakes: Vec<Arc<EventFd>>,
@@ -47,6 +51,7 @@ pub(super) struct PlaneParts {
     pub(super) wake: EventFd,
     pub(super) histograms: Vec<HistogramSource>,
     pub(super) boards: Vec<Arc<Board>>,
+    pub(super) snapshots: SnapshotBoard,
     pub(super) control: Control,
     pub(super) epoch: Epoch,
 }
@@ -56,6 +61,7 @@ impl Parts {
         let count = usize::from(limits.shards);
         let settings = Settings::new(config);
         let control = Control::new();
+        let snapshots = SnapshotBoard::default();
         let plane_sleep = Sleep::new();
         let plane_wake = EventFd::for_runtime().map_err(no_descriptors)?;
         let sleeps: Vec<Sleep> = (0..count).map(|_| Sleep::new()).collect();
@@ -67,8 +73,21 @@ impl Parts {
                 wake: plane_wake,
                 histograms: Vec::with_capacity(count),
                 boards: Vec::with_capacity(count),
+                snapshots: Arc::clone(&snapshots),
                 control: control.clone(),
                 epoch,
+            },
+            storage: Storage {
+                ports: Vec::with_capacity(count),
+                arenas: Vec::with_capacity(count),
+                epoch,
+                hash_key: settings.hash_key,
+                page_size: limits.snapshot_page_size as usize,
+                interval: config.snapshot.interval,
+                rate: config.snapshot.rate,
+                control: control.clone(),
+                wake_shards: Box::new(|| {}),
+                board: snapshots,
             },
             control: control.clone(),
             boards: (0..count).map(|_| Arc::new(Board::new())).collect(),
@@ -80,17 +99,26 @@ impl Parts {
             let wake = Arc::new(EventFd::for_ring().map_err(no_descriptors)?);
             let flights_max = limits.flights_max as usize;
             let (link, port) = origin_link(flights_max, &sleep, &plane_sleep, &wake);
+            let (storage, storage_port) = storage_link(&sleep, &wake);
+            parts.storage.ports.push(storage_port);
             let (histogram_port, source) = histograms();
             parts.plane.ports.push(port);
             parts.plane.histograms.push(source);
             let board = Arc::clone(&parts.boards[usize::from(index)]);
-            let wiring = Wiring { index, peers, link, sleep, wake: wake.as_raw_fd(), board };
+            let wake_eventfd = wake.as_raw_fd();
+            let wiring = Wiring { index, peers, link, storage, sleep, wake: wake_eventfd, board };
             let plane = parts.plane.wake.as_raw_fd();
             let shard =
                 ShardParts::new(limits, &settings, wiring, plane, histogram_port, &control, epoch)?;
+            parts.storage.arenas.push(Arena {
+                ready: Arc::clone(&shard.setup.segments_ready),
+                count: shard.setup.layout.segments_count(),
+            });
             parts.shards.push(shard);
             parts.wakes.push(wake);
         }
+        let wakes = parts.wakes.clone();
+        parts.storage.wake_shards = Box::new(move || wakes.iter().for_each(|wake| wake.signal()));
         Ok(parts)
     }
 }
@@ -100,6 +128,7 @@ struct Wiring {
     index: u16,
     peers: Peers,
     link: OriginLink,
+    storage: StorageLink,
     sleep: Sleep,
     wake: RawFd,
     board: Arc<Board>,
@@ -137,6 +166,7 @@ impl ShardParts {
             output,
             peers: wiring.peers,
             link: wiring.link,
+            storage: wiring.storage,
             sleep: wiring.sleep,
             wake_eventfd: Fd(wiring.wake),
             plane_eventfd: Fd(plane_wake),

@@ -16,6 +16,7 @@ use crate::origin::{Origin, Plane, PlaneLimits};
 use crate::ring::Fd;
 use crate::ring::kernel::DisabledRing;
 use crate::shard::{Flow, Shard};
+use crate::storage::{Folder, Stop, Storage};
 use crate::sys::memory::Populate;
 use crate::sys::{alloc, cpu};
 use shard_cache::SEGMENT_SIZE;
@@ -189,7 +190,7 @@ async fn start_plane(
     origin: Rc<dyn Origin>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(Plane, PlaneFacts), StartError> {
-    let PlaneParts { ports, sleep, wake, histograms, boards, control, epoch } = parts;
+    let PlaneParts { ports, sleep, wake, histograms, boards, snapshots, control, epoch } = parts;
     let plane_limits = PlaneLimits {
         timeout: config.origin.timeout,
         value_size_max: usize::try_from(config.cache.value_size_max).expect("below 4 GiB"),
@@ -213,7 +214,7 @@ async fn start_plane(
             bill: limits.bill(config),
             config: config.to_json(),
         };
-        let admin = Admin::new(boards, histograms, control, epoch, ready, facts);
+        let admin = Admin::new(boards, snapshots, histograms, control, epoch, ready, facts);
         let serving = admin.serve(listener, stopped.clone());
         tokio::task::spawn_local(async move {
             if let Err(error) = serving.await {
@@ -222,6 +223,22 @@ async fn start_plane(
         });
     }
     Ok((plane, PlaneFacts { origin: description, admin: address }))
+}
+
+/// Starts the storage plane, if there is a folder for it.
+pub(super) fn run_storage(
+    config: &Config,
+    storage: Storage,
+    stop: mpsc::Receiver<Stop>,
+) -> Result<Option<JoinHandle<()>>, StartError> {
+    let Some(path) = &config.snapshot.path else { return Ok(None) };
+    let folder = Folder::open(path).map_err(|error| {
+        StartError::failed(
+            format!("Cannot use {} for snapshots: {error}.", path.display()),
+            "Give snapshot.path a folder that this process alone may write, or set it to off.",
+        )
+    })?;
+    spawn("storage".into(), move || storage.run(folder, &stop)).map(Some)
 }
 
 /// Starts the watchdog, which ends with the process.

@@ -9,7 +9,7 @@
 //! expire     connections whose time is over            sweep_per_turn_max
 //! pump       parse all that is ready, then serve it    requests_per_turn_max, pumps_...
 //! rush       wake the waiters of landed flights        rush_per_turn_max
-//! maintain   reclaim ahead, date, counters             one step of the cache
+//! maintain   reclaim ahead, snapshot, date, counters   one step of the cache each
 //! ```
 //!
 //! Dispatch records, pump decides. No callback nests and nothing says "call me again": whoever has
@@ -32,6 +32,7 @@ mod retire;
 mod serve;
 mod setup;
 mod slots;
+mod snapshot;
 
 pub use census::Census;
 pub use setup::{HistogramPort, Settings, Setup, Timeouts};
@@ -39,7 +40,7 @@ pub use setup::{HistogramPort, Settings, Setup, Timeouts};
 use crate::histograms::{Histograms, Outcome};
 use crate::http::Replies as Heads;
 use crate::limits::Limits;
-use crate::mesh::{Control, Landing, OriginLink, Peers, Sleep};
+use crate::mesh::{Control, Landing, OriginLink, Peers, Sleep, StorageLink};
 use crate::metrics::{Board, Counters};
 use crate::ring::{Completions, Fd, Kind, Memory, Op, Ring, Token};
 use content_types::ContentTypes;
@@ -54,6 +55,7 @@ use shard_cache::Cache;
 use shard_cache::hash::KeyHasher;
 use shard_cache::time::{Instant, WallSeconds};
 use slots::{Ready, Slots};
+use snapshot::Work;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -154,6 +156,9 @@ pub struct Shard<R: Ring> {
     peers: Peers,
     parcels: Parcels,
     link: OriginLink,
+    storage: StorageLink,
+    /// The page of a snapshot that it works on.
+    snapshot: Option<Work>,
     sleep: Sleep,
     control: Control,
 
@@ -192,8 +197,10 @@ impl<R: Ring> Shard<R> {
         let memory = Memory { output: self.output.memory(), arena: self.cache.arena() };
         let clock = self.ring.turn(memory, deadline, &mut self.completions);
         self.sleep.end();
-        self.record(clock.entered);
-        self.counters.busy_ns += clock.entered.ns_since(self.now);
+        if self.turns > 0 {
+            self.record(clock.entered);
+            self.counters.busy_ns += clock.entered.ns_since(self.now);
+        }
         self.counters.waited_ns += clock.woke.ns_since(clock.entered);
         self.now = clock.woke;
         self.wall = clock.wall;
@@ -202,13 +209,15 @@ impl<R: Ring> Shard<R> {
     }
 
     fn wait_deadline(&mut self) -> Instant {
-        if self.flights.is_rushing() || (!self.ready.is_empty() && !self.starved) {
+        let is_busy = self.flights.is_rushing() || self.snapshot.is_some();
+        if is_busy || (!self.ready.is_empty() && !self.starved) {
             return Instant::ZERO;
         }
         self.sleep.prepare();
         // Landings behind one that is stalled wait with it.
         let stalled = self.stalled.is_some();
-        if self.peers.has_mail() || (!stalled && self.link.has_mail()) {
+        let has_landings = !stalled && self.link.has_mail();
+        if self.peers.has_mail() || has_landings || self.storage.has_mail() {
             return Instant::ZERO;
         }
         let wait = if stalled || !self.ready.is_empty() { STARVED_WAIT } else { WAIT };
@@ -276,6 +285,7 @@ impl<R: Ring> Shard<R> {
     fn maintain(&mut self) {
         self.cache.set_segments_ready(self.segments_ready.load(Ordering::Acquire));
         self.cache.step(self.now);
+        self.work_on_snapshot();
         self.heads.set_date(self.wall);
         if self.now.ns_since(self.published_at) >= PUBLISH_NS {
             self.published_at = self.now;
@@ -303,6 +313,10 @@ impl<R: Ring> Shard<R> {
         counters.cache_stored = cache.stored;
         counters.cache_evicted = cache.evicted;
         counters.cache_expired = cache.expired;
+        counters.cache_purged = cache.purged;
+        counters.cache_replaced = cache.replaced;
+        counters.cache_moved_bytes = cache.moved_bytes;
+        counters.cache_condemned_bytes = cache.condemned_bytes;
         self.board.publish(counters);
         if self.now >= self.handed_over_at + setup::HAND_OVER
             && let Some(empty) = self.histogram_port.empties.pop()

@@ -146,7 +146,8 @@ impl<R: Ring> Shard<R> {
 
     /// Whether a draining shard has nothing left to do.
     ///
-    /// One without connections still serves its keys to the others, until none of them has any.
+    /// One without connections still serves its keys to the others, until none of them has any, and
+    /// hands out its entries until a last snapshot is written.
     pub(super) fn is_stopped(&mut self) -> bool {
         if self.draining_since.is_none() {
             return false;
@@ -156,7 +157,9 @@ impl<R: Ring> Shard<R> {
             self.drained = true;
             self.control.drained();
         }
-        idle && self.control.drained_count() == self.peers.count() && self.flights.used() == (0, 0)
+        idle && self.control.drained_count() == self.peers.count()
+            && self.flights.used() == (0, 0)
+            && !self.control.is_saving()
     }
 
     /// Frees the memory of a landed value where it was allocated.

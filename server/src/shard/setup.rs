@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::histograms::Histograms;
 use crate::http::{HeadPolicy, HttpLimits, Replies as Heads};
 use crate::limits::Limits;
-use crate::mesh::{Control, OriginLink, Peers, Sleep};
+use crate::mesh::{Control, OriginLink, Peers, Sleep, StorageLink};
 use crate::metrics::Board;
 use crate::ring::{Fd, Ring};
 use crate::sys::spsc::{Consumer, Producer};
@@ -139,9 +139,11 @@ pub struct Setup {
     pub peers: Peers,
     /// The queues to and from the origin plane.
     pub link: OriginLink,
+    /// The queues to and from the storage plane.
+    pub storage: StorageLink,
     /// The flag that says whether this shard sleeps.
     pub sleep: Sleep,
-    /// The eventfd by which the origin plane and the main thread wake this shard.
+    /// The eventfd by which the other planes and the main thread wake this shard.
     pub wake_eventfd: Fd,
     /// The eventfd by which this shard wakes the origin plane.
     pub plane_eventfd: Fd,
@@ -207,6 +209,8 @@ impl<R: Ring> Shard<R> {
                 limits.big_parcel_size,
             ),
             link: setup.link,
+            storage: setup.storage,
+            snapshot: None,
             sleep: setup.sleep,
             control: setup.control,
             counters: Counters::default(),

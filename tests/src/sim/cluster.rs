@@ -6,7 +6,9 @@ use super::host::Host;
 use super::origin::Port;
 use super::ring::{SimRing, Sizes};
 use pelton::limits::Limits;
-use pelton::mesh::{Control, OriginLink, Peers, Sleep, origin_link, peers};
+use pelton::mesh::{
+    Control, OriginLink, Peers, Sleep, StorageLink, StoragePort, origin_link, peers, storage_link,
+};
 use pelton::metrics::Board;
 use pelton::ring::Fd;
 use pelton::shard::{HistogramPort, Settings, Setup, Shard};
@@ -33,6 +35,7 @@ pub(crate) struct Place {
 pub(crate) struct Cluster {
     pub(crate) places: Vec<Place>,
     pub(crate) ports: Vec<Port>,
+    pub(crate) storage: Vec<StoragePort>,
     pub(crate) plane_sleep: Sleep,
     pub(crate) plane_eventfd: Fd,
     pub(crate) control: Control,
@@ -52,13 +55,16 @@ impl Cluster {
         let real = Arc::new(EventFd::for_ring().expect("a process may open an eventfd"));
         let mut all_peers = peers(&sleeps, limits.messages_per_peer_max as usize).into_iter();
         let control = Control::new();
-        let (mut places, mut ports) = (Vec::new(), Vec::new());
+        let (mut places, mut ports, mut storage_ports) = (Vec::new(), Vec::new(), Vec::new());
         for (index, sleep) in sleeps.iter().enumerate() {
             let (link, port) = origin_link(limits.flights_max as usize, sleep, &plane_sleep, &real);
             ports.push(Port { port, sleep: sleep.clone(), eventfd: wakes[index] });
+            let (storage, storage_port) = storage_link(sleep, &real);
+            storage_ports.push(storage_port);
             let links = Links {
                 peers: all_peers.next().expect("one for each shard"),
                 link,
+                storage,
                 sleep: sleep.clone(),
                 wake: wakes[index],
                 plane: plane_eventfd,
@@ -74,7 +80,7 @@ impl Cluster {
                 stopped: Cell::new(false),
             });
         }
-        Self { places, ports, plane_sleep, plane_eventfd, control }
+        Self { places, ports, storage: storage_ports, plane_sleep, plane_eventfd, control }
     }
 }
 
@@ -82,6 +88,7 @@ impl Cluster {
 struct Links {
     peers: Peers,
     link: OriginLink,
+    storage: StorageLink,
     sleep: Sleep,
     wake: Fd,
     plane: Fd,
@@ -112,6 +119,7 @@ fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: L
         output,
         peers: links.peers,
         link: links.link,
+        storage: links.storage,
         sleep: links.sleep,
         wake_eventfd: links.wake,
         plane_eventfd: links.plane,

@@ -16,13 +16,25 @@ const NEVER_WALKED: [(Mark, &str); 1] = [(
     "a shard joins before it closes; `ring_conformance` shows what would happen",
 )];
 
+/// Why what is counted of snapshots stays at zero.
+const NO_SNAPSHOT: &str = "seeds write no snapshot; tests/tests/snapshots.rs does, on such shards";
+
 /// Counters that stay at zero, and why.
-const NEVER_COUNTED: [(&str, &str); 5] = [
+const NEVER_COUNTED: [(&str, &str); 14] = [
     ("closed_socket_error", "the simulated kernel has no unknown errors"),
     ("completions_stale", "a slot's life ends after its last completion"),
     ("ring_submissions_delayed", "the simulated queue has room"),
     ("buffers_held", "a level, zero at the end"),
     ("flights_active", "a level, zero at the end"),
+    ("cache_condemned_bytes", "a level, mostly zero at the end"),
+    ("cache_purged", "nothing of the server purges yet"),
+    ("cache_moved_bytes", "few keys of a small world are hot when their segment is emptied"),
+    ("restored", NO_SNAPSHOT),
+    ("restore_known", NO_SNAPSHOT),
+    ("restore_dead", NO_SNAPSHOT),
+    ("restore_withdrawn", NO_SNAPSHOT),
+    ("restore_too_large", NO_SNAPSHOT),
+    ("restore_no_room", NO_SNAPSHOT),
 ];
 
 /// Which seeds to run.

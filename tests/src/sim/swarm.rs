@@ -5,7 +5,7 @@ use super::faults::{FETCH_NS_MAX, Faults, OriginFaults, STALL_NS_MAX, some};
 use crate::model::Ages;
 use crate::prng::Prng;
 use pelton::http::{HeadPolicy, HttpLimits};
-use pelton::limits::{Limits, REPLY_HEAD_SIZE_MAX};
+use pelton::limits::{Limits, REPLY_HEAD_SIZE_MAX, SNAPSHOT_PAGE_SIZE_MIN};
 use pelton::shard::{Settings, Timeouts};
 use shard_cache::StaleWindows;
 use std::time::Duration;
@@ -187,6 +187,7 @@ fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
         messages_per_peer_turn_max: bound(1, 4, 64),
         copy_threshold,
         content_types_max: 8,
+        snapshot_page_size: SNAPSHOT_PAGE_SIZE_MIN.max(big_parcel_size + 1024),
     }
 }
 

@@ -89,7 +89,7 @@ impl World {
         let host = Host::new(prng.fork(), options.faults, net, options.shards_count);
         let host = Rc::new(RefCell::new(host));
         let cluster = Cluster::build(&options.limits, &options.settings, &host);
-        let Cluster { places, ports, plane_sleep, plane_eventfd, control } = cluster;
+        let Cluster { places, ports, plane_sleep, plane_eventfd, control, .. } = cluster;
         let lifetime = match options.ages {
             Ages::Never => Lifetime::Unlimited,
             Ages::Within(_) => Lifetime::Default,

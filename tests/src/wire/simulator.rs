@@ -12,7 +12,9 @@ use crate::sim::net::{Net, Read, SocketId};
 use pelton::config::Config;
 use pelton::error::FetchFailure;
 use pelton::limits::{Grant, Limits};
-use pelton::mesh::{ContentType, FlightId, Found, Landing, Lifetime, Order, Outcome};
+use pelton::mesh::{
+    ContentType, Control, FlightId, Found, Landing, Lifetime, Order, Outcome, StoragePort,
+};
 use pelton::metrics::{Class, TABLE};
 use pelton::shard::{Flow, Settings};
 use shard_cache::hash::Etag;
@@ -37,6 +39,8 @@ pub struct SimulatorStage {
     prng: Prng,
     host: Rc<RefCell<Host>>,
     cluster: Cluster,
+    page_size: usize,
+    hash_key: [u64; 2],
     sockets: Vec<SocketId>,
     pieces: Pieces,
     sources: BTreeMap<Vec<u8>, Source>,
@@ -53,12 +57,21 @@ impl SimulatorStage {
     /// If the settings are wrong.
     #[must_use]
     pub fn new(script: &Script, seed: u64, pieces: Pieces) -> Self {
+        Self::with_shards(script, seed, pieces, 2)
+    }
+
+    /// The same with so many shards.
+    ///
+    /// # Panics
+    /// If the settings are wrong.
+    #[must_use]
+    pub fn with_shards(script: &Script, seed: u64, pieces: Pieces, shards: u16) -> Self {
         let hash_key = format!("cache.hash_key=\"{seed:032x}\"");
         let mut sets = vec!["cache.memory=16MiB".to_owned(), hash_key];
         sets.extend(script.config.iter().cloned());
         let config = Config::parse(&script.name, "", &sets);
         let config = config.unwrap_or_else(|error| panic!("{}", error.render(false)));
-        let grant = Grant { shards: 2, descriptors_max: 1024, memory_size: 4 << 30 };
+        let grant = Grant { shards, descriptors_max: 1024, memory_size: 4 << 30 };
         let limits = Limits::new(&config, &grant).expect("there is room");
         let limits = Limits {
             // Few enough that a world is quick to build; no script comes near them.
@@ -75,11 +88,14 @@ impl SimulatorStage {
         };
         let net = Net::new(prng.fork(), 1024, 64);
         let host = Rc::new(RefCell::new(Host::new(prng.fork(), faults, net, limits.shards)));
-        let cluster = Cluster::build(&limits, &Settings::new(&config), &host);
+        let settings = Settings::new(&config);
+        let cluster = Cluster::build(&limits, &settings, &host);
         Self {
             prng,
             host,
             cluster,
+            page_size: limits.snapshot_page_size as usize,
+            hash_key: settings.hash_key,
             sockets: Vec::new(),
             pieces,
             sources: BTreeMap::new(),
@@ -144,7 +160,21 @@ impl SimulatorStage {
         }
     }
 
-    fn now(&self) -> Instant {
+    /// The storage plane's ends of the queues to all shards, what the main thread says to them,
+    /// the bytes of a page, and the key that places keys.
+    pub fn storage(&mut self) -> (Vec<StoragePort>, Control, usize, [u64; 2]) {
+        let ports = std::mem::take(&mut self.cluster.storage);
+        (ports, self.cluster.control.clone(), self.page_size, self.hash_key)
+    }
+
+    /// Sets the clock of a world in which nothing has happened yet.
+    pub fn begin_at(&mut self, now: Instant) {
+        self.host.borrow_mut().advance(now);
+    }
+
+    /// Time on the simulated clock.
+    #[must_use]
+    pub fn now(&self) -> Instant {
         self.host.borrow().now()
     }
 

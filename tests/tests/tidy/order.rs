@@ -12,15 +12,24 @@ const LAYERS: &[&[&str]] = &[
     &["http"],
     &["mesh"],
     &["shard", "host"],
-    &["origin", "admin"],
+    &["origin", "storage", "admin"],
     &["server"],
     &["commands"],
     &["main"],
 ];
 
 /// Uses that the layers alone would allow: planes meet in `mesh` and in `server`, nowhere else.
-const FORBIDDEN: &[(&str, &str)] =
-    &[("origin", "admin"), ("admin", "origin"), ("origin", "shard"), ("admin", "shard")];
+const FORBIDDEN: &[(&str, &str)] = &[
+    ("origin", "admin"),
+    ("admin", "origin"),
+    ("origin", "storage"),
+    ("storage", "origin"),
+    ("storage", "admin"),
+    ("admin", "storage"),
+    ("origin", "shard"),
+    ("storage", "shard"),
+    ("admin", "shard"),
+];
 
 /// Parts of the standard library that a pure crate has no use for.
 const IMPURE: &[&str] = &["env", "fs", "io", "net", "os", "process", "thread"];

@@ -21,6 +21,8 @@ const ASYNC: &[&str] = &[
     "server/src/main.rs",
     "server/src/origin",
     "server/src/server",
+    "server/src/storage",
+    "tests/src/snapshots.rs",
 ];
 
 /// The data plane: what runs on a shard's thread.

@@ -1,0 +1,246 @@
+//! The storage plane: snapshots of the cache on a disk, so that a restart is warm.
+//!
+//! One thread, that sleeps on a channel between jobs. Its first job reads the snapshot that is
+//! there; then it writes one each interval, and a last one when the server stops. It reads and
+//! writes pages on a `glommio` executor, which is made once; where the host has no direct I/O, by
+//! plain reads and writes. It owns the pages and hands them to the shards (see `mesh::storage`),
+//! and so sets the pace of everything: no shard waits for it, and what fails here is counted and
+//! logged and costs a cold start at most.
+//!
+//! `manifest` is the format, `store` the folder, `direct` its files by direct I/O, `job` what
+//! `save` and `load` have in common.
+
+mod direct;
+mod job;
+mod load;
+mod manifest;
+mod save;
+mod store;
+
+pub use job::Task;
+pub use load::{Arena, Loaded, NotLoaded};
+pub use manifest::{Clocks, Distrust, Manifest, PageAt, Shift, VERSION};
+pub use save::{NotSaved, Saved};
+pub use store::{Folder, Plain, SnapshotStore};
+
+use crate::mesh::{Control, StoragePort};
+use crate::metrics::SnapshotBoard;
+use crate::sys::clock::{self, Epoch};
+use direct::Direct;
+use glommio::LocalExecutor;
+use std::fmt;
+use std::pin::pin;
+use std::sync::PoisonError;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// The word that the server stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// A last snapshot is wanted.
+    pub saves: bool,
+}
+
+/// Wakes all shards.
+pub type WakeShards = Box<dyn Fn() + Send>;
+
+/// What the plane is made of.
+pub struct Storage {
+    /// Its ends of the queues to all shards.
+    pub ports: Vec<StoragePort>,
+    /// The arenas of all shards.
+    pub arenas: Vec<Arena>,
+    /// The beginning of the process.
+    pub epoch: Epoch,
+    /// The key of the hash that places keys.
+    pub hash_key: [u64; 2],
+    /// Bytes of a page.
+    pub page_size: usize,
+    /// `snapshot.interval`.
+    pub interval: Duration,
+    /// `snapshot.rate`, bytes a second.
+    pub rate: u64,
+    /// What the main thread and the shards say.
+    pub control: Control,
+    /// Tells the shards to look at `control` again.
+    pub wake_shards: WakeShards,
+    /// Where its counts are published.
+    pub board: SnapshotBoard,
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storage").field("ports", &self.ports).finish_non_exhaustive()
+    }
+}
+
+/// A store, and what runs its futures.
+enum Disk {
+    Direct(LocalExecutor, Box<Direct>),
+    Plain(Plain),
+}
+
+impl Disk {
+    fn new(folder: Folder) -> Self {
+        match direct::probe(&folder) {
+            Ok(executor) => Self::Direct(executor, Box::new(Direct::new(folder))),
+            Err(error) => {
+                tracing::info!("snapshots are written without direct I/O: {error}");
+                Self::Plain(Plain::new(folder))
+            }
+        }
+    }
+}
+
+impl Storage {
+    /// Runs the plane until it is told to stop, or nobody can tell it any more.
+    pub fn run(mut self, folder: Folder, stop: &Receiver<Stop>) {
+        let mut disk = Disk::new(folder);
+        let mut is_whole = self.load(&mut disk);
+        loop {
+            match stop.recv_timeout(self.interval) {
+                Err(RecvTimeoutError::Timeout) => {
+                    is_whole |= self.save(&mut disk, false);
+                }
+                Ok(Stop { saves }) => {
+                    // What was read in part must not replace the whole of it.
+                    if saves && is_whole {
+                        self.save(&mut disk, true);
+                    }
+                    self.control.set_saving(false);
+                    (self.wake_shards)();
+                    return;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn task<'a, S>(
+        &'a mut self,
+        store: &'a mut S,
+        clocks: &'a dyn Fn() -> Clocks,
+        is_last: bool,
+    ) -> Task<'a, S> {
+        Task {
+            store,
+            ports: &mut self.ports,
+            clocks,
+            page_size: self.page_size,
+            hash_key: self.hash_key,
+            rate: Some(self.rate).filter(|_| !is_last),
+            control: &self.control,
+            is_last,
+        }
+    }
+
+    /// Reads the snapshot that is there. Returns whether all of it was, or there is none worth
+    /// keeping.
+    fn load(&mut self, disk: &mut Disk) -> bool {
+        let begun = self.epoch.uptime();
+        let clocks = clocks(self.epoch);
+        let arenas = self.arenas.clone();
+        let loaded = match disk {
+            Disk::Direct(executor, store) => {
+                executor.run(self.task(&mut **store, &clocks, false).load(&arenas))
+            }
+            Disk::Plain(store) => at_once(self.task(store, &clocks, false).load(&arenas)),
+        };
+        let ms = (self.epoch.uptime() - begun).as_millis();
+        self.tell_loaded(&loaded, u64::try_from(ms).unwrap_or(u64::MAX).max(1));
+        !matches!(loaded, Err(NotLoaded::Stopped))
+    }
+
+    fn tell_loaded(&self, loaded: &Result<Loaded, NotLoaded>, ms: u64) {
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        match loaded {
+            Ok(Loaded { entries, withdrawn, dropped, age_is_unknown }) => {
+                (board.load_ms, board.dropped, board.withdrawn) = (ms, *dropped, *withdrawn);
+                tracing::info!("read {entries} entries of the snapshot in {ms} ms");
+                if *dropped > 0 {
+                    tracing::warn!("{dropped} entries of the snapshot lay in damaged pages");
+                }
+                if *age_is_unknown {
+                    tracing::warn!(
+                        "the wall clock was set back since the snapshot was written: its entries \
+                         are taken to be as old as they were"
+                    );
+                }
+            }
+            Err(NotLoaded::None) => tracing::info!("there is no snapshot: the cache starts cold"),
+            Err(NotLoaded::Stopped) => {}
+            Err(failure) => {
+                board.refused += 1;
+                tracing::error!("the snapshot is not read, the cache starts cold: {failure}");
+            }
+        }
+    }
+
+    /// Writes a snapshot. Returns whether it did.
+    fn save(&mut self, disk: &mut Disk, is_last: bool) -> bool {
+        let begun = self.epoch.uptime();
+        let clocks = clocks(self.epoch);
+        let saved = match disk {
+            Disk::Direct(executor, store) => {
+                executor.run(self.task(&mut **store, &clocks, is_last).save())
+            }
+            Disk::Plain(store) => at_once(self.task(store, &clocks, is_last).save()),
+        };
+        let ms = (self.epoch.uptime() - begun).as_millis();
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        match &saved {
+            Ok(Saved { bytes, entries }) => {
+                board.written += 1;
+                board.written_at_s = clock::wall().0;
+                (board.size, board.entries) = (*bytes, *entries);
+                board.duration_ms = u64::try_from(ms).unwrap_or(u64::MAX);
+                tracing::info!("wrote a snapshot of {entries} entries, {bytes} bytes, in {ms} ms");
+            }
+            Err(NotSaved::Stopped) => {}
+            Err(NotSaved::Spoiled) => {
+                board.spoiled += 1;
+                tracing::warn!("no snapshot: too many keys were removed while it was written");
+            }
+            Err(NotSaved::Disk(error)) => {
+                board.failed += 1;
+                tracing::error!("no snapshot: {error}; the one before still counts");
+            }
+        }
+        saved.is_ok()
+    }
+}
+
+impl fmt::Display for NotLoaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("there is none"),
+            Self::Distrusted(why) => write!(f, "{why}"),
+            Self::Feared => f.write_str(
+                "reading it was begun three times and never ended; remove the file `loading` to \
+                 have it tried again",
+            ),
+            Self::Disk(error) => write!(f, "{error}"),
+            Self::Stopped => f.write_str("the server stops"),
+        }
+    }
+}
+
+/// What the clocks say.
+fn clocks(epoch: Epoch) -> impl Fn() -> Clocks {
+    move || {
+        let (boot_ms, boot_id) = clock::boot();
+        Clocks { process_ms: epoch.now().ms(), wall_ms: clock::wall_ms(), boot_ms, boot_id }
+    }
+}
+
+/// Runs a future that never waits: one of a task on a store like [`Plain`].
+///
+/// # Panics
+/// If it waits.
+pub fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("a plain store does all at once"),
+    }
+}

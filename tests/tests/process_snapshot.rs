@@ -1,0 +1,92 @@
+//! Real processes that are stopped, killed and started again: the cache comes back with them.
+#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::tests_outside_test_module, reason = "an integration test")]
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pelton_tests::fixture::{Fixture, value};
+use pelton_tests::http::Client;
+use pelton_tests::process::{self, Process};
+use std::path::Path;
+
+const COUNT: usize = 500;
+
+fn start(fixture: &Fixture, folder: &Path, sets: &[&str]) -> Process {
+    let path = format!("snapshot.path={}", folder.display());
+    Process::start(&fixture.store(), &[sets, &[&path]].concat())
+}
+
+fn read_all(server: &Process) {
+    let mut client = Client::new(server.connect());
+    for number in 0..COUNT {
+        assert_eq!(client.get(&format!("/lookup/k{number}")).text(), value(number));
+    }
+}
+
+fn end(mut server: Process, signal: Signal) -> Option<i32> {
+    kill(Pid::from_raw(server.id()), signal).unwrap();
+    server.wait().code()
+}
+
+fn restored(server: &Process) -> u64 {
+    server.metric("pelton_snapshot_entries_total", r#"outcome="restored""#)
+}
+
+#[test]
+fn a_server_that_was_stopped_starts_warm_with_another_number_of_shards() {
+    let fixture = Fixture::numbered(COUNT);
+    let folder = fixture.path("snapshots");
+    let server = start(&fixture, &folder, &["server.shards=2"]);
+    read_all(&server);
+    assert_eq!(end(server, Signal::SIGTERM), Some(0));
+    let server = start(&fixture, &folder, &["server.shards=1"]);
+    while restored(&server) < COUNT as u64 {}
+    assert_eq!(server.metric("pelton_origin_fetches_total", ""), 0);
+    read_all(&server);
+    assert_eq!(server.metric("pelton_snapshot_entries_dropped_total", ""), 0);
+}
+
+#[test]
+fn a_server_that_is_killed_comes_back_with_its_last_snapshot_whenever_that_happens() {
+    let fixture = Fixture::numbered(COUNT);
+    let folder = fixture.path("snapshots");
+    let sets = ["snapshot.interval=1s", "snapshot.rate=1MiB"];
+    let written =
+        |server: &Process| server.metric("pelton_snapshots_total", r#"outcome="written""#);
+    let server = start(&fixture, &folder, &sets);
+    read_all(&server);
+    while written(&server) == 0 {}
+    assert_eq!(end(server, Signal::SIGKILL), None);
+    for _ in 0..3 {
+        let server = start(&fixture, &folder, &sets);
+        while restored(&server) < COUNT as u64 {}
+        // Somewhere in the next one.
+        let pages = || std::fs::read_dir(&folder).unwrap().count();
+        while pages() < 4 && written(&server) == 0 {}
+        assert_eq!(end(server, Signal::SIGKILL), None);
+    }
+}
+
+#[test]
+fn a_folder_that_another_process_uses_or_nobody_can_is_refused() {
+    let fixture = Fixture::numbered(1);
+    let folder = fixture.path("snapshots");
+    let server = start(&fixture, &folder, &[]);
+    let other = Fixture::numbered(1);
+    let refused = |path: &Path| {
+        let path = format!("snapshot.path={}", path.display());
+        let store = format!("origin.path={}", other.store().display());
+        let sets = ["server.listen=127.0.0.1:0", "admin.listen=off", "cache.memory=64MiB"];
+        let sets = [&sets[..], &[&path, &store]].concat();
+        let sets = sets.into_iter().flat_map(|set| ["--set", set]);
+        let arguments: Vec<&str> = std::iter::once("serve").chain(sets).collect();
+        let output = process::run(&arguments);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let message = refused(&folder);
+    assert!(message.contains("another process uses it"), "{message}");
+    let message = refused(&fixture.store());
+    assert!(message.contains("snapshot.path") && message.contains("folder"), "{message}");
+    drop(server);
+}
