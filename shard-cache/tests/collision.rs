@@ -13,7 +13,7 @@ fn a_key_whose_hash_is_another_keys_is_not_taken_for_it() {
     let hasher = KeyHasher::new([7, 9]);
     let windows = StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 };
     let memory = &mut memory[skip..][..layout.memory_bytes()];
-    let mut cache: Cache = Cache::new(layout, memory, hasher, &[windows]);
+    let mut cache: Cache<'_> = Cache::new(layout, memory, hasher, &[windows]);
     cache.set_segments_ready(u32::MAX);
     let value = NewValue {
         etag: Etag::from_bits(1),
