@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use pelton::storage::{Clocks, Manifest, NotLoaded, NotSaved};
+use pelton_tests::process::root;
 use pelton_tests::snapshots::{Fault, World, value};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -216,4 +217,29 @@ fn a_full_disk_is_said_to_be_full() {
     let (saved, _) = filled(0, 1, 1).save(folder.path(), Fault::Once(1));
     let Err(NotSaved::Disk(error)) = saved else { panic!("{saved:?}") };
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+}
+
+/// What version 1 wrote: the first 20 keys in version 1, by two shards.
+const GOLDEN: &str = "tests/testdata/snapshot-v1";
+
+#[test]
+fn a_snapshot_of_format_version_1_is_read() {
+    let folder = tempdir().unwrap();
+    for file in fs::read_dir(root().join(GOLDEN)).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    let mut after = World::new(3, 7, "", BEGAN);
+    (0..20).for_each(|number| after.source(number, None));
+    let loaded = after.load(folder.path()).unwrap();
+    assert_eq!((loaded.entries, loaded.dropped), (20, 0));
+    assert_eq!(served(&after, 20, &[1]), 20);
+}
+
+#[test]
+#[ignore = "writes the golden files of a new format version"]
+fn write_golden_files() {
+    let folder = root().join(GOLDEN);
+    filled(0, 20, 1).save(&folder, Fault::None).0.unwrap();
+    fs::remove_file(folder.join("lock")).unwrap();
 }

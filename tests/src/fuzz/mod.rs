@@ -9,6 +9,7 @@ mod exchange;
 mod import;
 mod replies;
 mod request;
+mod snapshot;
 mod stream;
 
 pub use cache::cache;
@@ -17,6 +18,7 @@ pub use exchange::exchange;
 pub use import::import;
 pub use replies::replies;
 pub use request::request;
+pub use snapshot::snapshot;
 
 /// Takes any bytes; panics if something is wrong.
 pub type Target = fn(&[u8]);
@@ -29,4 +31,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("import", import),
     ("replies", replies),
     ("request", request),
+    ("snapshot", snapshot),
 ];
