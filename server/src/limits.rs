@@ -254,7 +254,8 @@ impl Limits {
             + times(self.big_parcels_count, self.big_parcel_size)
             + messages * u64::from(self.shards - 1);
         let shard = |what, size| Line { what, size, count: self.shards };
-        Bill {
+        let pages = shard("snapshot pages", times(SNAPSHOT_PAGES, self.snapshot_page_size));
+        let mut bill = Bill {
             lines: vec![
                 shard("cache", self.cache_size),
                 shard(
@@ -266,17 +267,12 @@ impl Limits {
                 shard("connections, replies, flights", slots),
                 shard("parcels and messages", parcels),
                 shard("ring", ring),
-                shard(
-                    "snapshot pages",
-                    match &config.snapshot.path {
-                        Some(_) => times(SNAPSHOT_PAGES, self.snapshot_page_size),
-                        None => 0,
-                    },
-                ),
                 Line { what: "store's page cache", size: config.origin.cache, count: 1 },
                 Line { what: "process", size: PROCESS_SIZE, count: 1 },
             ],
-        }
+        };
+        bill.lines.extend(config.snapshot.path.is_some().then_some(pages));
+        bill
     }
 }
 

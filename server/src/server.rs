@@ -17,7 +17,6 @@ use crate::host::{self, Granted};
 use crate::limits::{Bill, Limits};
 use crate::mesh::Control;
 use crate::origin::Origin;
-use crate::storage::Stop;
 use crate::sys::clock::Epoch;
 use crate::sys::eventfd::EventFd;
 use crate::sys::socket;
@@ -56,7 +55,7 @@ pub struct Server {
     plane: JoinHandle<()>,
     stop_plane: watch::Sender<bool>,
     storage: Option<JoinHandle<()>>,
-    stop_storage: mpsc::Sender<Stop>,
+    stop_storage: mpsc::Sender<()>,
     /// The last snapshot is wanted.
     saves_on_exit: bool,
 }
@@ -84,7 +83,7 @@ impl Server {
         let shards = run_shards(&cores, shards, listeners)?;
         run_watchdog(boards, control.clone())?;
         let (stop_storage, stop) = mpsc::channel();
-        let storage = run_storage(config, storage, stop)?;
+        let storage = run_storage(config, &cores, storage, stop)?;
         let facts = Facts { addresses, admin: facts.admin, cores, bill, origin: facts.origin };
         Ok(Self {
             facts,
@@ -108,11 +107,11 @@ impl Server {
     /// Asks it to stop: no new connections, replies to what is in flight, a last snapshot, then the
     /// end.
     pub fn drain(&self) {
-        let saves = self.saves_on_exit && self.storage.is_some();
-        self.control.set_saving(saves);
+        // Before they are asked to stop: shards go on for a last snapshot.
+        self.control.set_saving(self.saves_on_exit && self.storage.is_some());
         self.control.drain();
         // Without the plane there is nobody to be told.
-        let _gone_already = self.stop_storage.send(Stop { saves });
+        let _gone_already = self.stop_storage.send(());
         for wake in &self.wakes {
             wake.signal();
         }

@@ -105,7 +105,7 @@ pub struct Condemned {
     pub pins: u32,
     /// Bytes of the arena that it is.
     pub bytes: u64,
-    /// Milliseconds since the beginning of the process at which it was condemned.
+    /// Milliseconds since the epoch at which it was condemned.
     pub since_ms: u64,
 }
 

@@ -138,14 +138,17 @@ impl Removed {
     }
 
     fn watch(&mut self, is_watching: bool) {
-        *self = Self { is_watching, hashes: std::mem::take(&mut self.hashes), overflowed: false };
+        self.is_watching = is_watching;
         self.hashes.clear();
+        self.overflowed = false;
     }
 
     pub(crate) fn add(&mut self, hash: KeyHash) {
-        let Err(at) = self.hashes.binary_search(&hash.bits()) else { return };
         if !self.is_watching {
-        } else if self.hashes.len() == REMOVED_MAX {
+            return;
+        }
+        let Err(at) = self.hashes.binary_search(&hash.bits()) else { return };
+        if self.hashes.len() == REMOVED_MAX {
             self.overflowed = true;
         } else {
             self.hashes.insert(at, hash.bits());
@@ -418,8 +421,9 @@ impl Withdrawals {
     pub fn add(&mut self, withdrawn: Withdrawn<'_>) -> bool {
         let (rule, until_ms) = match withdrawn {
             Withdrawn::Removed(hash) => {
+                let is_next = self.removed.last().is_none_or(|last| *last < hash.bits());
                 self.removed.push(hash.bits());
-                return self.removed.is_sorted() && self.removed.len() <= REMOVED_MAX;
+                return is_next && self.removed.len() <= REMOVED_MAX;
             }
             Withdrawn::Everything { until_ms } => (Rule::Everything, until_ms),
             Withdrawn::Prefix { prefix, until_ms } => {

@@ -1,4 +1,4 @@
-//! Time as a shard knows it: nanoseconds since the process began, handed in by the caller.
+//! Time as a shard knows it: nanoseconds since an epoch of its process, handed in by the caller.
 //!
 //! Nothing here reads a clock. `Ring::turn` is the only source of an [`Instant`], so a simulation
 //! can make any instant it likes, and two readings can never disagree within a turn.
@@ -6,27 +6,28 @@
 use std::ops::Add;
 use std::time::Duration;
 
-/// A point in monotonic time: nanoseconds since the process began (585 years fit).
+/// A point in monotonic time: nanoseconds since the process's epoch (585 years fit), which may lie
+/// before its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
 impl Instant {
-    /// The beginning of the process; as a deadline it has always passed.
+    /// The epoch; as a deadline it has always passed.
     pub const ZERO: Self = Self(0);
 
-    /// The instant `ns` nanoseconds after the beginning of the process.
+    /// The instant `ns` nanoseconds after the epoch.
     #[must_use]
     pub const fn from_ns(ns: u64) -> Self {
         Self(ns)
     }
 
-    /// Nanoseconds since the beginning of the process.
+    /// Nanoseconds since the epoch.
     #[must_use]
     pub const fn ns(self) -> u64 {
         self.0
     }
 
-    /// Whole milliseconds since the beginning of the process.
+    /// Whole milliseconds since the epoch.
     #[must_use]
     pub const fn ms(self) -> u64 {
         self.0 / 1_000_000
@@ -47,7 +48,7 @@ impl Add<Duration> for Instant {
     type Output = Self;
 
     /// # Panics
-    /// If the sum lies more than 585 years after the beginning of the process.
+    /// If the sum lies more than 585 years after the epoch.
     fn add(self, duration: Duration) -> Self {
         let ns = u64::try_from(duration.as_nanos()).expect("a configured duration is bounded");
         Self(self.0.checked_add(ns).expect("a deadline lies within 585 years"))

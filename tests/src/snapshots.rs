@@ -127,10 +127,7 @@ impl World {
     /// What the clocks say.
     #[must_use]
     pub fn clocks(&self) -> Clocks {
-        let process_ms = self.stage.borrow().now().ms();
-        let ms = process_ms - BEFORE_MS;
-        let Clocks { wall_ms, boot_ms, boot_id, .. } = self.began;
-        Clocks { process_ms, wall_ms: wall_ms + ms, boot_ms: boot_ms + ms, boot_id }
+        clocks(&self.stage, self.began)
     }
 
     /// Writes a snapshot into `folder`; how many operations of the disk that took.
@@ -161,16 +158,7 @@ impl World {
         let stage = Rc::clone(&self.stage);
         let mut store = Sick { plain: Plain::new(folder), stage, fault, operations: 0 };
         let (stage, began) = (Rc::clone(&self.stage), self.began);
-        let clocks = move || {
-            let process_ms = stage.borrow().now().ms();
-            let ms = process_ms - BEFORE_MS;
-            Clocks {
-                process_ms,
-                wall_ms: began.wall_ms + ms,
-                boot_ms: began.boot_ms + ms,
-                boot_id: began.boot_id,
-            }
-        };
+        let clocks = move || clocks(&stage, began);
         let done = run(Task {
             store: &mut store,
             ports: &mut self.ports,
@@ -182,6 +170,18 @@ impl World {
             is_last: false,
         });
         (done, store.operations)
+    }
+}
+
+/// The clocks of a world that began when they said `began`.
+fn clocks(stage: &RefCell<SimulatorStage>, began: Clocks) -> Clocks {
+    let process_ms = stage.borrow().now().ms();
+    let ms = process_ms - BEFORE_MS;
+    Clocks {
+        process_ms,
+        wall_ms: began.wall_ms + ms,
+        boot_ms: began.boot_ms + ms,
+        boot_id: began.boot_id,
     }
 }
 
@@ -248,16 +248,12 @@ impl SnapshotStore for Sick {
         self.plain.rename(from, to)
     }
 
-    fn get(&mut self, name: &str, size_max: u64) -> io::Result<Option<Vec<u8>>> {
-        self.plain.get(name, size_max)
-    }
-
     fn remove(&mut self, name: &str) -> io::Result<()> {
         self.operate()?;
         self.plain.remove(name)
     }
 
-    fn names(&mut self) -> io::Result<Vec<String>> {
-        self.plain.names()
+    fn folder(&self) -> &Folder {
+        self.plain.folder()
     }
 }

@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::Client;
 use pelton_tests::process::{self, Process};
+use std::fmt::Write as _;
 use std::path::Path;
 
 const COUNT: usize = 500;
@@ -65,6 +66,67 @@ fn a_server_that_is_killed_comes_back_with_its_last_snapshot_whenever_that_happe
         while pages() < 4 && written(&server) == 0 {}
         assert_eq!(end(server, Signal::SIGKILL), None);
     }
+}
+
+/// A store of some 6 MiB, which takes seconds to write or to read at [`SLOW`].
+fn large() -> Fixture {
+    let fixture = Fixture::empty();
+    let mut lines = String::new();
+    for number in 0..LARGE_COUNT {
+        let pad = "x".repeat(6_000);
+        writeln!(lines, r#"{{"key":"k{number}","value":"{pad}"}}"#).unwrap();
+    }
+    assert!(fixture.import(&lines).status.success());
+    fixture
+}
+
+const LARGE_COUNT: usize = 1_000;
+const SLOW: &str = "snapshot.rate=1MiB";
+
+fn fill(server: &Process) {
+    let mut client = Client::new(server.connect());
+    for number in 0..LARGE_COUNT {
+        assert_eq!(client.get(&format!("/lookup/k{number}")).status, 200);
+    }
+}
+
+fn pages(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).into_iter().flatten();
+    let names = names.map(|name| name.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".pages")).collect()
+}
+
+#[test]
+fn a_server_that_is_stopped_while_it_writes_a_snapshot_gives_it_up_for_a_last_one() {
+    let fixture = large();
+    let folder = fixture.path("snapshots");
+    let server = start(&fixture, &folder, &[SLOW, "snapshot.interval=1s"]);
+    fill(&server);
+    // What was begun before all was in memory ends first.
+    let written =
+        |server: &Process| server.metric("pelton_snapshots_total", r#"outcome="written""#);
+    while written(&server) < 1 {}
+    while pages(&folder).len() < 2 {}
+    assert_eq!(end(server, Signal::SIGTERM), Some(0));
+    assert_eq!(pages(&folder).len(), 1);
+    let server = start(&fixture, &folder, &[]);
+    while restored(&server) < LARGE_COUNT as u64 {}
+}
+
+#[test]
+fn a_server_that_is_stopped_while_it_reads_a_snapshot_leaves_it_as_it_is() {
+    let fixture = large();
+    let folder = fixture.path("snapshots");
+    let server = start(&fixture, &folder, &[]);
+    fill(&server);
+    assert_eq!(end(server, Signal::SIGTERM), Some(0));
+    let before = pages(&folder);
+    let server = start(&fixture, &folder, &[SLOW]);
+    assert_eq!(server.metric("pelton_snapshot_load_milliseconds", ""), 0, "it is still being read");
+    assert_eq!(end(server, Signal::SIGTERM), Some(0));
+    assert_eq!(pages(&folder), before);
+    let server = start(&fixture, &folder, &[]);
+    while restored(&server) < LARGE_COUNT as u64 {}
 }
 
 #[test]

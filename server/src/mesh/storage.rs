@@ -98,8 +98,13 @@ impl StoragePort {
     pub fn order(&mut self, job: PageJob) {
         self.jobs.push(job);
         if self.sleep.must_wake() {
-            self.wake.signal();
+            self.wake();
         }
+    }
+
+    /// Wakes the shard, so that it looks at what else it is told.
+    pub fn wake(&self) {
+        self.wake.signal();
     }
 
     /// What became of a job.

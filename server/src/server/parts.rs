@@ -86,7 +86,6 @@ impl Parts {
                 interval: config.snapshot.interval,
                 rate: config.snapshot.rate,
                 control: control.clone(),
-                wake_shards: Box::new(|| {}),
                 board: snapshots,
             },
             control: control.clone(),
@@ -117,8 +116,6 @@ impl Parts {
             parts.shards.push(shard);
             parts.wakes.push(wake);
         }
-        let wakes = parts.wakes.clone();
-        parts.storage.wake_shards = Box::new(move || wakes.iter().for_each(|wake| wake.signal()));
         Ok(parts)
     }
 }

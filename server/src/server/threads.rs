@@ -16,7 +16,7 @@ use crate::origin::{Origin, Plane, PlaneLimits};
 use crate::ring::Fd;
 use crate::ring::kernel::DisabledRing;
 use crate::shard::{Flow, Shard};
-use crate::storage::{Folder, Stop, Storage};
+use crate::storage::{Folder, Storage};
 use crate::sys::memory::Populate;
 use crate::sys::{alloc, cpu};
 use shard_cache::SEGMENT_SIZE;
@@ -225,11 +225,13 @@ async fn start_plane(
     Ok((plane, PlaneFacts { origin: description, admin: address }))
 }
 
-/// Starts the storage plane, if there is a folder for it.
+/// Starts the storage plane, if there is a folder for it: off the shards' cores, if there are
+/// others.
 pub(super) fn run_storage(
     config: &Config,
+    cores: &[u16],
     storage: Storage,
-    stop: mpsc::Receiver<Stop>,
+    stop: mpsc::Receiver<()>,
 ) -> Result<Option<JoinHandle<()>>, StartError> {
     let Some(path) = &config.snapshot.path else { return Ok(None) };
     let folder = Folder::open(path).map_err(|error| {
@@ -238,7 +240,14 @@ pub(super) fn run_storage(
             "Give snapshot.path a folder that this process alone may write, or set it to off.",
         )
     })?;
-    spawn("storage".into(), move || storage.run(folder, &stop)).map(Some)
+    let spare = cpu::allowed().into_iter().find(|core| !cores.contains(core));
+    let thread = spawn("storage".into(), move || {
+        if let Some(Err(error)) = spare.map(cpu::pin) {
+            tracing::warn!("snapshots share the shards' cores: {error}");
+        }
+        storage.run(folder, &stop);
+    })?;
+    Ok(Some(thread))
 }
 
 /// Starts the watchdog, which ends with the process.

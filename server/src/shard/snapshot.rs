@@ -27,18 +27,13 @@ impl<R: Ring> Shard<R> {
     /// A bounded piece of work on the snapshot that is written or read, if there is one.
     pub(super) fn work_on_snapshot(&mut self) {
         let work = match self.snapshot.take() {
-            Some(work) => work,
-            None => match self.storage.next_job() {
-                Some(job) => match self.begin(job) {
-                    Some(work) => work,
-                    None => return,
-                },
-                None => return,
-            },
+            Some(work) => Some(work),
+            None => self.storage.next_job().and_then(|job| self.begin(job)),
         };
         match work {
-            Work::Save(page) => self.save(page),
-            Work::Restore { page, is_last } => self.restore(page, is_last),
+            Some(Work::Save(page)) => self.save(page),
+            Some(Work::Restore { page, is_last }) => self.restore(page, is_last),
+            None => {}
         }
     }
 

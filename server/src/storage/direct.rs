@@ -7,7 +7,6 @@
 
 use super::store::{Folder, SnapshotStore};
 use crate::mesh::PAGE_ALIGN;
-use crate::sys::folder::NO_FOLLOW;
 use glommio::io::{DmaFile, OpenOptions};
 use glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement};
 use std::fmt;
@@ -88,7 +87,7 @@ fn describe_itself(path: &Path) -> io::Result<()> {
 
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.mode(0o600).custom_flags(NO_FOLLOW);
+    options.mode(0o600).custom_flags(libc::O_NOFOLLOW);
     options
 }
 
@@ -119,9 +118,8 @@ impl Direct {
 
 impl SnapshotStore for Direct {
     async fn create(&mut self, name: &str) -> io::Result<()> {
-        // Not for writing alone: the executor reads from what it opens first.
-        let options = options().read(true).write(true).create_new(true).clone();
-        self.file = Some(options.dma_open(self.folder.path(name)).await?);
+        let path = self.folder.path(name);
+        self.file = Some(options().write(true).create_new(true).dma_open(path).await?);
         self.offset = 0;
         Ok(())
     }
@@ -173,23 +171,7 @@ impl SnapshotStore for Direct {
         glommio::timer::sleep(duration).await;
     }
 
-    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.folder.put(name, bytes)
-    }
-
-    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        self.folder.rename(from, to)
-    }
-
-    fn get(&mut self, name: &str, size_max: u64) -> io::Result<Option<Vec<u8>>> {
-        self.folder.get(name, size_max)
-    }
-
-    fn remove(&mut self, name: &str) -> io::Result<()> {
-        self.folder.remove(name)
-    }
-
-    fn names(&mut self) -> io::Result<Vec<String>> {
-        self.folder.names()
+    fn folder(&self) -> &Folder {
+        &self.folder
     }
 }

@@ -41,9 +41,14 @@ impl<S: SnapshotStore> Task<'_, S> {
         (self.clocks)().process_ms
     }
 
-    /// Whether the shards stop, and will not answer.
+    /// Whether the server stops, and not for this job: it is to end soon.
     pub(super) fn is_stopped(&self) -> bool {
         self.control.is_draining() && !self.is_last
+    }
+
+    /// Whether the shards still answer: those of a server that stops do only for a last snapshot.
+    pub(super) fn is_answered(&self) -> bool {
+        !self.control.is_draining() || self.control.is_saving()
     }
 
     /// What became of a page of any shard; none if nothing has after a while.

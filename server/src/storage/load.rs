@@ -10,6 +10,7 @@ use super::store::SnapshotStore;
 use crate::mesh::{PAGE_ALIGN, Page, PageJob, Record};
 use shard_cache::hash::KeyHasher;
 use shard_cache::{SEGMENT_SIZE, Saved, Withdrawals};
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -51,6 +52,21 @@ impl From<io::Error> for NotLoaded {
     }
 }
 
+impl fmt::Display for NotLoaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("there is none"),
+            Self::Distrusted(why) => write!(f, "{why}"),
+            Self::Feared => f.write_str(
+                "reading it was begun three times and never ended; remove the file `loading` to \
+                 have it tried again",
+            ),
+            Self::Disk(error) => write!(f, "{error}"),
+            Self::Stopped => f.write_str("the server stops"),
+        }
+    }
+}
+
 /// What was read. Entries that the shards have refused are counted by them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
@@ -89,19 +105,20 @@ impl<S: SnapshotStore> Task<'_, S> {
     /// # Errors
     /// Why nothing was read.
     pub async fn load(&mut self, arenas: &[Arena]) -> Result<Loaded, NotLoaded> {
-        let Some(bytes) = self.store.get(MANIFEST, MANIFEST_SIZE_MAX)? else {
+        let Some(bytes) = self.store.folder().get(MANIFEST, MANIFEST_SIZE_MAX)? else {
             return Err(NotLoaded::None);
         };
         let manifest = Manifest::from_bytes(&bytes).map_err(NotLoaded::Distrusted)?;
         drop(bytes);
-        let begun = self.store.get(LOADING, 64)?.unwrap_or_default();
+        let begun = self.store.folder().get(LOADING, 64)?.unwrap_or_default();
         if begun.len() >= LOADS_MAX {
             return Err(NotLoaded::Feared);
         }
         self.store.put(LOADING, &[&begun[..], b"."].concat())?;
         let loaded = self.load_pages(&manifest, arenas).await;
         self.store.close().await;
-        self.store.remove(LOADING)?;
+        // If it cannot be removed now, the next snapshot that is written does.
+        drop(self.store.remove(LOADING));
         loaded
     }
 

@@ -35,23 +35,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// The word that the server stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stop {
-    /// A last snapshot is wanted.
-    pub saves: bool,
-}
-
-/// Wakes all shards.
-pub type WakeShards = Box<dyn Fn() + Send>;
-
 /// What the plane is made of.
 pub struct Storage {
     /// Its ends of the queues to all shards.
     pub ports: Vec<StoragePort>,
     /// The arenas of all shards.
     pub arenas: Vec<Arena>,
-    /// The beginning of the process.
+    /// The clock of the process.
     pub epoch: Epoch,
     /// The key of the hash that places keys.
     pub hash_key: [u64; 2],
@@ -63,8 +53,6 @@ pub struct Storage {
     pub rate: u64,
     /// What the main thread and the shards say.
     pub control: Control,
-    /// Tells the shards to look at `control` again.
-    pub wake_shards: WakeShards,
     /// Where its counts are published.
     pub board: SnapshotBoard,
 }
@@ -94,27 +82,19 @@ impl Disk {
 }
 
 impl Storage {
-    /// Runs the plane until it is told to stop, or nobody can tell it any more.
-    pub fn run(mut self, folder: Folder, stop: &Receiver<Stop>) {
+    /// Runs the plane until the server stops: it is told so, or nobody can tell it any more.
+    pub fn run(mut self, folder: Folder, stop: &Receiver<()>) {
         let mut disk = Disk::new(folder);
-        let mut is_whole = self.load(&mut disk);
-        loop {
-            match stop.recv_timeout(self.interval) {
-                Err(RecvTimeoutError::Timeout) => {
-                    is_whole |= self.save(&mut disk, false);
-                }
-                Ok(Stop { saves }) => {
-                    // What was read in part must not replace the whole of it.
-                    if saves && is_whole {
-                        self.save(&mut disk, true);
-                    }
-                    self.control.set_saving(false);
-                    (self.wake_shards)();
-                    return;
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
+        let is_whole = self.load(&mut disk);
+        while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(self.interval) {
+            self.save(&mut disk, false);
         }
+        // What was read in part must not replace the whole of it.
+        if self.control.is_saving() && is_whole {
+            self.save(&mut disk, true);
+        }
+        self.control.set_saving(false);
+        self.ports.iter().for_each(StoragePort::wake);
     }
 
     fn task<'a, S>(
@@ -136,7 +116,7 @@ impl Storage {
     }
 
     /// Reads the snapshot that is there. Returns whether all of it was, or there is none worth
-    /// keeping.
+    /// keeping: only then may another take its place.
     fn load(&mut self, disk: &mut Disk) -> bool {
         let begun = self.epoch.uptime();
         let clocks = clocks(self.epoch);
@@ -177,8 +157,8 @@ impl Storage {
         }
     }
 
-    /// Writes a snapshot. Returns whether it did.
-    fn save(&mut self, disk: &mut Disk, is_last: bool) -> bool {
+    /// Writes a snapshot.
+    fn save(&mut self, disk: &mut Disk, is_last: bool) {
         let begun = self.epoch.uptime();
         let clocks = clocks(self.epoch);
         let saved = match disk {
@@ -189,11 +169,11 @@ impl Storage {
         };
         let ms = (self.epoch.uptime() - begun).as_millis();
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        match &saved {
+        match saved {
             Ok(Saved { bytes, entries }) => {
                 board.written += 1;
                 board.written_at_s = clock::wall().0;
-                (board.size, board.entries) = (*bytes, *entries);
+                (board.size, board.entries) = (bytes, entries);
                 board.duration_ms = u64::try_from(ms).unwrap_or(u64::MAX);
                 tracing::info!("wrote a snapshot of {entries} entries, {bytes} bytes, in {ms} ms");
             }
@@ -206,22 +186,6 @@ impl Storage {
                 board.failed += 1;
                 tracing::error!("no snapshot: {error}; the one before still counts");
             }
-        }
-        saved.is_ok()
-    }
-}
-
-impl fmt::Display for NotLoaded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("there is none"),
-            Self::Distrusted(why) => write!(f, "{why}"),
-            Self::Feared => f.write_str(
-                "reading it was begun three times and never ended; remove the file `loading` to \
-                 have it tried again",
-            ),
-            Self::Disk(error) => write!(f, "{error}"),
-            Self::Stopped => f.write_str("the server stops"),
         }
     }
 }

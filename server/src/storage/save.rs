@@ -40,7 +40,9 @@ impl From<io::Error> for NotSaved {
 /// A snapshot that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Saved {
+    /// Bytes of its pages.
     pub bytes: u64,
+    /// Entries in them.
     pub entries: u64,
 }
 
@@ -160,22 +162,22 @@ impl<S: SnapshotStore> Task<'_, S> {
 
     /// Takes all pages back, and lets the shards forget that a snapshot was being written.
     async fn give_up(&mut self, writing: &mut Writing) {
-        while writing.busy.iter().any(|busy| *busy) && !self.is_stopped() {
+        while writing.busy.iter().any(|busy| *busy) && self.is_answered() {
             if let Some((shard, _)) = self.next_done().await {
                 writing.busy[shard] = false;
             }
         }
-        if !self.is_stopped() {
+        if self.is_answered() {
             self.ports.iter_mut().for_each(|port| port.order(PageJob::GiveUp));
         }
     }
 
     /// Removes all files of pages but the one that the manifest names, whichever came to be it.
     fn sweep(&mut self) -> io::Result<()> {
-        let manifest = self.store.get(MANIFEST, MANIFEST_SIZE_MAX)?;
+        let manifest = self.store.folder().get(MANIFEST, MANIFEST_SIZE_MAX)?;
         let manifest = manifest.and_then(|bytes| Manifest::from_bytes(&bytes).ok());
         let counts = manifest.map(|manifest| manifest.pages_name());
-        for name in self.store.names()? {
+        for name in self.store.folder().names()? {
             if name.ends_with(".pages") && Some(&name) != counts.as_ref() {
                 self.store.remove(&name)?;
             }

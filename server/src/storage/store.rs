@@ -5,7 +5,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "this thread has nobody to wait for it")]
 
-use crate::sys::folder;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -35,35 +34,32 @@ pub trait SnapshotStore {
     /// Lets time go by.
     fn pause(&mut self, duration: Duration) -> impl Future<Output = ()>;
 
+    /// The small files.
+    fn folder(&self) -> &Folder;
+
     /// Writes a small file, durably.
     ///
     /// # Errors
     /// The disk's.
-    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.folder().put(name, bytes)
+    }
 
     /// Gives a file another name, in the place of what bore it, durably.
     ///
     /// # Errors
     /// The disk's.
-    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
-
-    /// A small file's bytes; `None` if there is no such file.
-    ///
-    /// # Errors
-    /// The disk's, or it is larger than `size_max`.
-    fn get(&mut self, name: &str, size_max: u64) -> io::Result<Option<Vec<u8>>>;
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.folder().rename(from, to)
+    }
 
     /// Removes a file, if it is there.
     ///
     /// # Errors
     /// The disk's.
-    fn remove(&mut self, name: &str) -> io::Result<()>;
-
-    /// The names of all files.
-    ///
-    /// # Errors
-    /// The disk's.
-    fn names(&mut self) -> io::Result<Vec<String>>;
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.folder().remove(name)
+    }
 }
 
 /// The small files of a folder, the same for all kinds of stores.
@@ -97,17 +93,25 @@ impl Folder {
         self.path.join(name)
     }
 
-    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    /// Writes a small file, durably.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut file = options().write(true).create(true).truncate(true).open(self.path(name))?;
         file.write_all(bytes)?;
         file.sync_all()
     }
 
-    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.path(from), self.path(to))?;
         File::open(&self.path)?.sync_all()
     }
 
+    /// A small file's bytes; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// The disk's, or it is larger than `size_max`.
     pub(super) fn get(&self, name: &str, size_max: u64) -> io::Result<Option<Vec<u8>>> {
         let file = match options().read(true).open(self.path(name)) {
             Ok(file) => file,
@@ -130,6 +134,10 @@ impl Folder {
         }
     }
 
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// The disk's.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         let entries = fs::read_dir(&self.path)?;
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
@@ -139,7 +147,7 @@ impl Folder {
 /// How files are opened: not through links, and for nobody else to read.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.mode(0o600).custom_flags(folder::NO_FOLLOW);
+    options.mode(0o600).custom_flags(libc::O_NOFOLLOW);
     options
 }
 
@@ -201,23 +209,7 @@ impl SnapshotStore for Plain {
         std::thread::sleep(duration);
     }
 
-    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.folder.put(name, bytes)
-    }
-
-    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        self.folder.rename(from, to)
-    }
-
-    fn get(&mut self, name: &str, size_max: u64) -> io::Result<Option<Vec<u8>>> {
-        self.folder.get(name, size_max)
-    }
-
-    fn remove(&mut self, name: &str) -> io::Result<()> {
-        self.folder.remove(name)
-    }
-
-    fn names(&mut self) -> io::Result<Vec<String>> {
-        self.folder.names()
+    fn folder(&self) -> &Folder {
+        &self.folder
     }
 }

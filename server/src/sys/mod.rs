@@ -2,8 +2,8 @@
 //!
 //! `memory` maps and populates the arenas, `socket` makes listeners, `eventfd` wakes planes,
 //! `signal` waits for the operator, `clock` reads the time for the ring, `cpu`, `cgroup` and
-//! `rlimit` look at what we run on, `folder` opens files with care, `spsc` is the queue between two
-//! threads, `alloc` catches allocations on a shard's thread.
+//! `rlimit` look at what we run on, `spsc` is the queue between two threads, `alloc` catches
+//! allocations on a shard's thread.
 
 #[allow(unsafe_code, reason = "wraps the global allocator")]
 pub mod alloc;
@@ -12,7 +12,6 @@ pub mod clock;
 pub mod cpu;
 #[allow(unsafe_code, reason = "eventfd(2) has no safe wrapper among our dependencies")]
 pub mod eventfd;
-pub mod folder;
 #[allow(unsafe_code, reason = "mmap(2) and madvise(2)")]
 pub mod memory;
 #[allow(unsafe_code, reason = "getrlimit(2) and setrlimit(2)")]
