@@ -11,8 +11,8 @@ use pelton::config::Config;
 use pelton::histograms::Histograms;
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{
-    ContentType, Control, Found, Landing, Lifetime, Order, OriginPort, Outcome, Sleep, origin_link,
-    peers, storage_link,
+    ContentType, Control, Found, Held, Landing, Lifetime, Order, OriginPort, Outcome, Sleep,
+    origin_link, peers, storage_link,
 };
 use pelton::metrics::Board;
 use pelton::ring::{
@@ -62,6 +62,7 @@ fn fetch(port: &mut OriginPort, bodies: &Bodies<'_>) {
             content_type: ContentType::JSON,
             etag: Etag::of(ContentType::JSON.as_str(), body),
             lifetime: Lifetime::Unlimited,
+            held: Held::default(),
         };
         port.land(Landing { flight, outcome: Outcome::Found(found) });
     }

@@ -71,6 +71,9 @@ pub struct Limits {
     pub waiters_max: u32,
     /// Fetched values stored in a turn: each may cost a copy of `cache.value_size_max`.
     pub landings_per_turn_max: u32,
+    /// Bytes of fetched values on their way to the shards, all shards together; a single value may
+    /// be larger.
+    pub fetched_size_max: u32,
     /// Waiters answered in a turn.
     pub rush_per_turn_max: u32,
     /// Parcels: values on their way to other shards.
@@ -173,6 +176,7 @@ const FIXED: Limits = Limits {
     flights_max: 1024,
     waiters_max: 8192,
     landings_per_turn_max: 64,
+    fetched_size_max: 16 << 20,
     rush_per_turn_max: 256,
     parcels_count: 512,
     parcel_size: 8192,
@@ -254,6 +258,7 @@ impl Limits {
             + times(self.big_parcels_count, self.big_parcel_size)
             + messages * u64::from(self.shards - 1);
         let shard = |what, size| Line { what, size, count: self.shards };
+        let fetched = config.cache.value_size_max.max(self.fetched_size_max.into());
         let pages = shard("snapshot pages", times(SNAPSHOT_PAGES, self.snapshot_page_size));
         let mut bill = Bill {
             lines: vec![
@@ -267,6 +272,7 @@ impl Limits {
                 shard("connections, replies, flights", slots),
                 shard("parcels and messages", parcels),
                 shard("ring", ring),
+                Line { what: "fetched values", size: fetched, count: 1 },
                 Line { what: "store's page cache", size: config.origin.cache, count: 1 },
                 Line { what: "process", size: PROCESS_SIZE, count: 1 },
             ],

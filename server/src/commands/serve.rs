@@ -7,7 +7,7 @@
 use crate::config::Config;
 use crate::error::{Exit, StartError};
 use crate::limits::{Limits, size_text_short};
-use crate::origin::{Embedded, Origin, Store};
+use crate::origin::{Embedded, Origin, Room, Store};
 use crate::server::{Facts, MakeOrigin, Server};
 use crate::sys::signal::StopSignals;
 use std::process;
@@ -50,7 +50,8 @@ fn embedded(config: &Config) -> MakeOrigin {
     Box::new(move |limits: &Limits| {
         let store = Store::open(&options)?;
         let questions_max = limits.flights_max as usize * usize::from(limits.shards);
-        let origin = Embedded::start(store, questions_max, value_size_max)?;
+        let room = Room::new(limits.fetched_size_max);
+        let origin = Embedded::start(store, questions_max, value_size_max, room)?;
         Ok(Box::new(origin) as Box<dyn Origin>)
     })
 }

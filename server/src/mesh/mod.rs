@@ -21,7 +21,7 @@ mod storage;
 
 pub use control::Control;
 pub use link::{OriginLink, OriginPort, origin_link};
-pub use origin::{ContentType, FlightId, Found, Key, Landing, Lifetime, Order, Outcome};
+pub use origin::{ContentType, FlightId, Found, Held, Key, Landing, Lifetime, Order, Outcome};
 pub use page::{NoRecord, PAGE_ALIGN, Page, Record, record_size};
 pub use parcel::{Answer, Parcel, ReplyRef, Value};
 pub use peers::{Message, Peers, peers};

@@ -9,6 +9,7 @@ use crate::http::{CONTENT_TYPE_SIZE_MAX, KEY_SIZE_MAX};
 use shard_cache::hash::Etag;
 use std::fmt;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A key by value, for messages that outlive the buffer it was read from.
 #[derive(Clone)]
@@ -118,7 +119,7 @@ pub enum Order {
     /// Fetch this key; answered by exactly one landing.
     Fetch { flight: FlightId, key: Key },
     /// A landed value that the shard has stored: its memory is freed by the plane.
-    Spent(Box<[u8]>),
+    Spent(Found),
 }
 
 /// From the origin plane to a shard: what became of a fetch.
@@ -152,6 +153,20 @@ pub struct Found {
     pub etag: Etag,
     /// How long it is fresh.
     pub lifetime: Lifetime,
+    /// The room that it takes on its way.
+    pub held: Held,
+}
+
+/// Room that a value takes on its way, or none; it comes back when this is dropped.
+#[derive(Debug, Default)]
+pub struct Held {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl From<OwnedSemaphorePermit> for Held {
+    fn from(permit: OwnedSemaphorePermit) -> Self {
+        Self { _permit: Some(permit) }
+    }
 }
 
 /// How long a fetched value is fresh.

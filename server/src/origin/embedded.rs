@@ -2,14 +2,16 @@
 //!
 //! Reads of redb block, so they never run on the plane's thread. The store's thread takes all
 //! waiting questions at once, at most [`BATCH_COUNT_MAX`], and answers them from one read
-//! transaction: a transaction costs as much as several reads.
+//! transaction: a transaction costs as much as several reads. It waits for room on the way to the
+//! shards before it copies a value: slow shards and large values are no more memory.
 
 use super::store::{ReadFailure, Records, Store};
-use super::{Fetch, Fetched, Origin};
+use super::{Fetch, Fetched, Origin, Room};
 use crate::error::{FetchFailure, StartError};
 use std::future::Future;
 use std::pin::Pin;
 use std::thread::JoinHandle;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 /// The most questions answered from one read transaction, so that commits show soon.
@@ -33,13 +35,14 @@ pub struct Embedded {
     description: String,
     /// `None` only while it is dropped.
     questions: Option<mpsc::Sender<Question>>,
+    room: Room,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Embedded {
     /// Starts the store's thread. At most `queue_count_max` questions wait (the flights of all
     /// shards together: then the queue is never full); values above `value_size_max` bytes are
-    /// refused before they are copied.
+    /// refused before they are copied, and no others than `room` has room for.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -50,19 +53,24 @@ impl Embedded {
         store: Store,
         queue_count_max: usize,
         value_size_max: usize,
+        room: Room,
     ) -> Result<Self, StartError> {
         let description = format!("embedded store {}", store.path().display());
         let (questions, waiting) = mpsc::channel(queue_count_max);
-        let thread = std::thread::Builder::new()
-            .name("pelton-store".to_owned())
-            .spawn(move || answer_all(&store, waiting, value_size_max))
-            .map_err(|error| {
-                StartError::failed(
-                    format!("The store's thread cannot be started: {error}."),
-                    "Raise the limit on processes (ulimit -u, or TasksMax of the unit).",
-                )
-            })?;
-        Ok(Self { description, questions: Some(questions), thread: Some(thread) })
+        let start = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+            let room = room.clone();
+            let reader = Reader { store, value_size_max, room, runtime, damaged_count: 0 };
+            let thread = std::thread::Builder::new().name("pelton-store".to_owned());
+            thread.spawn(move || reader.answer_all(waiting))
+        };
+        let thread = start().map_err(|error| {
+            StartError::failed(
+                format!("The store's thread cannot be started: {error}."),
+                "Raise the limit on processes (ulimit -u, or TasksMax of the unit).",
+            )
+        })?;
+        Ok(Self { description, questions: Some(questions), room, thread: Some(thread) })
     }
 
     /// Asks without waiting for room: a full queue is an answer to new work.
@@ -99,6 +107,7 @@ impl Drop for Embedded {
     /// Ends the store's thread: it answers its batch and closes the file.
     fn drop(&mut self) {
         drop(self.questions.take());
+        self.room.close();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has already ended the process.
             thread.join().expect("the store's thread ends by itself");
@@ -106,49 +115,60 @@ impl Drop for Embedded {
     }
 }
 
-/// The store's thread: until nobody can ask any more.
-fn answer_all(store: &Store, mut waiting: mpsc::Receiver<Question>, value_size_max: usize) {
-    let mut batch = Vec::with_capacity(BATCH_COUNT_MAX);
-    let mut damaged_count = 0;
-    while waiting.blocking_recv_many(&mut batch, BATCH_COUNT_MAX) > 0 {
-        let records = store.read();
-        if let Err(error) = &records {
-            tracing::error!(path = %store.path().display(), %error, "the store cannot be read");
-        }
-        for question in batch.drain(..) {
-            match question {
-                Question::Get { key, answer } => {
-                    let fetched = records
-                        .as_ref()
-                        .map_err(|_| FetchFailure::Unavailable)
-                        .and_then(|records| get(records, &key, value_size_max, &mut damaged_count));
-                    // Whoever asked may have given up.
-                    answer.send(fetched).ok();
-                }
-                Question::Ready { answer } => {
-                    answer.send(records.is_ok() && store.count().is_ok()).ok();
+/// What the store's thread works with.
+struct Reader {
+    store: Store,
+    value_size_max: usize,
+    room: Room,
+    /// Waits for room.
+    runtime: Runtime,
+    damaged_count: u64,
+}
+
+impl Reader {
+    /// Answers until nobody can ask any more.
+    fn answer_all(mut self, mut waiting: mpsc::Receiver<Question>) {
+        let mut batch = Vec::with_capacity(BATCH_COUNT_MAX);
+        while waiting.blocking_recv_many(&mut batch, BATCH_COUNT_MAX) > 0 {
+            let records = self.store.read();
+            if let Err(error) = &records {
+                let path = self.store.path().display();
+                tracing::error!(%path, %error, "the store cannot be read");
+            }
+            for question in batch.drain(..) {
+                match question {
+                    Question::Get { key, answer } => {
+                        let records = records.as_ref().map_err(|_| FetchFailure::Unavailable);
+                        let fetched = records.and_then(|records| self.get(records, &key));
+                        // Whoever asked may have given up.
+                        answer.send(fetched).ok();
+                    }
+                    Question::Ready { answer } => {
+                        answer.send(records.is_ok() && self.store.count().is_ok()).ok();
+                    }
                 }
             }
         }
     }
-}
 
-/// Reads one key; failures are logged, damaged records only now and then.
-fn get(records: &Records, key: &[u8], value_size_max: usize, damaged_count: &mut u64) -> Fetched {
-    records.get(key, value_size_max).map_err(|failure| {
-        match &failure {
-            ReadFailure::Damaged => {
-                if damaged_count.is_multiple_of(DAMAGED_LOG_EVERY) {
-                    let key = key.escape_ascii();
-                    tracing::error!(%key, damaged_count, "a record of the store is damaged");
+    /// Reads one key; failures are logged, damaged records only now and then.
+    fn get(&mut self, records: &Records, key: &[u8]) -> Fetched {
+        let hold = |size| self.runtime.block_on(self.room.hold(size));
+        records.get(key, self.value_size_max, hold).map_err(|failure| {
+            match &failure {
+                ReadFailure::Damaged => {
+                    if self.damaged_count.is_multiple_of(DAMAGED_LOG_EVERY) {
+                        let (key, damaged_count) = (key.escape_ascii(), self.damaged_count);
+                        tracing::error!(%key, damaged_count, "a record of the store is damaged");
+                    }
+                    self.damaged_count += 1;
                 }
-                *damaged_count += 1;
+                ReadFailure::Store(error) => tracing::error!(%error, "the store cannot be read"),
+                ReadFailure::TooLarge => {}
             }
-            ReadFailure::Store(error) => tracing::error!(%error, "the store cannot be read"),
-            ReadFailure::TooLarge => {}
-        }
-        failure.outcome()
-    })
+            failure.outcome()
+        })
+    }
 }
 
 #[cfg(test)]
@@ -182,7 +202,8 @@ mod tests {
     #[test]
     fn values_absences_and_failures_come_back_as_what_they_are() {
         let folder = tempfile::tempdir().expect("a folder");
-        let embedded = Embedded::start(store(folder.path()), 8, 100).expect("starts");
+        let embedded =
+            Embedded::start(store(folder.path()), 8, 100, Room::new(10)).expect("starts");
         block_on(async {
             assert!(embedded.ready().await);
             let found = embedded.fetch(b"k").await.expect("read").expect("found");
@@ -198,9 +219,40 @@ mod tests {
     }
 
     #[test]
+    fn a_value_holds_room_until_it_is_spent_or_nobody_takes_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let room = Room::new(10);
+        let embedded = Embedded::start(store(folder.path()), 8, 100, room.clone()).expect("starts");
+        let fetch = async || embedded.fetch(b"k").await.expect("read").expect("found");
+        block_on(async {
+            // Two values of five bytes fill the room; a third one waits for it.
+            let (first, second) = (fetch().await, fetch().await);
+            assert!(!room.has(1));
+            let (answer, third) = oneshot::channel();
+            assert!(embedded.ask(Question::Get { key: b"k"[..].into(), answer }));
+            drop(first);
+            drop(third.await);
+            drop(second);
+            assert!(room.has(10));
+        });
+    }
+
+    #[test]
+    fn dropping_it_closes_the_file_even_while_a_value_waits_for_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let embedded = Embedded::start(store(folder.path()), 8, 100, Room::new(5)).expect("starts");
+        let held = block_on(embedded.fetch(b"k")).expect("read").expect("found");
+        let (answer, _waits) = oneshot::channel();
+        assert!(embedded.ask(Question::Get { key: b"k"[..].into(), answer }));
+        drop(embedded);
+        store(folder.path());
+        drop(held);
+    }
+
+    #[test]
     fn dropping_it_closes_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
-        drop(Embedded::start(store(folder.path()), 8, 100).expect("starts"));
+        drop(Embedded::start(store(folder.path()), 8, 100, Room::new(10)).expect("starts"));
         store(folder.path());
     }
 }

@@ -7,10 +7,12 @@ mod holder;
 pub mod import;
 mod plane;
 mod record;
+mod room;
 mod store;
 
 pub use embedded::Embedded;
 pub use plane::{Plane, PlaneLimits};
+pub use room::Room;
 pub use store::{Batch, Puts, Store, StoreFailure, StoreOptions};
 
 use crate::error::FetchFailure;

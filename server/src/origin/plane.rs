@@ -156,7 +156,7 @@ impl Plane {
                         let fetch = fetch(self.origin.clone(), self.limits, flight, key);
                         fetches.spawn_local(async move { (index, fetch.await) });
                     }
-                    Some(Order::Spent(value)) => drop(value),
+                    Some(Order::Spent(found)) => drop(found),
                     None => break,
                 }
                 count += 1;
@@ -210,7 +210,7 @@ async fn until_ready(origin: Rc<dyn Origin>, ready: Arc<AtomicBool>) {
 mod tests {
     use super::super::Fetch;
     use super::*;
-    use crate::mesh::{ContentType, Lifetime, origin_link};
+    use crate::mesh::{ContentType, Held, Lifetime, origin_link};
     use crate::sys::eventfd;
     use shard_cache::hash::Etag;
     use std::future::Future;
@@ -248,6 +248,7 @@ mod tests {
             content_type: ContentType::JSON,
             etag: Etag::from_bits(1),
             lifetime: Lifetime::Default,
+            held: Held::default(),
         }
     }
 
@@ -283,7 +284,7 @@ mod tests {
                 for (slot, key) in orders {
                     link.order(order(slot, &key));
                 }
-                link.order(Order::Spent(Box::new([1])));
+                link.order(Order::Spent(found(vec![1])));
                 if link.must_wake() {
                     eventfd::signal(wake_fd);
                 }

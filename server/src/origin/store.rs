@@ -6,7 +6,7 @@
 use super::holder::holder;
 use super::record::Record;
 use crate::error::{FetchFailure, StartError};
-use crate::mesh::{ContentType, Found, Lifetime};
+use crate::mesh::{ContentType, Found, Held, Lifetime};
 use redb::{
     Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, StorageError,
     TableDefinition, TableError, WriteTransaction,
@@ -151,11 +151,13 @@ impl ReadFailure {
 pub(super) struct Records(ReadOnlyTable<&'static [u8], &'static [u8]>);
 
 impl Records {
-    /// The value of a key, if there is one; values above `value_size_max` bytes are not copied.
+    /// The value of a key, if there is one; values above `value_size_max` bytes are not copied, and
+    /// others when `hold` has found room for so many bytes.
     pub(super) fn get(
         &self,
         key: &[u8],
         value_size_max: usize,
+        hold: impl FnOnce(usize) -> Held,
     ) -> Result<Option<Found>, ReadFailure> {
         let stored = self.0.get(key).map_err(|error| ReadFailure::Store(failure(error)))?;
         let Some(stored) = stored else { return Ok(None) };
@@ -164,6 +166,7 @@ impl Records {
             return Err(ReadFailure::TooLarge);
         }
         Ok(Some(Found {
+            held: hold(record.value.len()),
             value: record.value.into(),
             content_type: record.content_type,
             etag: Etag::of(record.content_type.as_str(), record.value),
@@ -326,6 +329,10 @@ mod tests {
         batch.commit().expect("committed");
     }
 
+    fn nothing(_size: usize) -> Held {
+        Held::default()
+    }
+
     #[test]
     fn what_was_committed_is_found_after_opening_again() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -333,10 +340,10 @@ mod tests {
         put(&Store::open(&options).expect("made, with its folders"), b"k", b"{}");
         let store = Store::open(&options).expect("opens");
         let records = store.read().expect("reads");
-        let found = records.get(b"k", 100).expect("read").expect("found");
+        let found = records.get(b"k", 100, nothing).expect("read").expect("found");
         assert_eq!((&*found.value, found.lifetime), (&b"{}"[..], Lifetime::Unlimited));
-        assert!(records.get(b"other", 100).expect("read").is_none());
-        assert!(matches!(records.get(b"k", 1), Err(ReadFailure::TooLarge)));
+        assert!(records.get(b"other", 100, nothing).expect("read").is_none());
+        assert!(matches!(records.get(b"k", 1, nothing), Err(ReadFailure::TooLarge)));
         assert_eq!(store.count().expect("counts"), 1);
     }
 

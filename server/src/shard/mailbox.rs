@@ -151,7 +151,7 @@ impl<R: Ring> Shard<R> {
         let landed = match outcome {
             Outcome::Found(found) => match self.store_found(flight, &found) {
                 Ok(entry) => {
-                    self.give_back(found.value);
+                    self.give_back(found);
                     Landed::Entry(self.cache.pin(entry))
                 }
                 Err(StoreRefused::NoRoom) if self.may_stall() => {
@@ -160,7 +160,7 @@ impl<R: Ring> Shard<R> {
                 }
                 Err(refused) => {
                     self.counters.cache_store_refused += 1;
-                    self.give_back(found.value);
+                    self.give_back(found);
                     self.fail(
                         flight,
                         match refused {

@@ -9,7 +9,7 @@ use super::replies::Owed;
 use super::slots::{NONE, Recv, State};
 use super::{DRAIN_GRACE, JOIN_PATIENCE, LINGER, Shard};
 use crate::error::CloseReason;
-use crate::mesh::Order;
+use crate::mesh::{Found, Order};
 use crate::ring::{Fd, Kind, Op, Ring, Shutdown, Token};
 use std::collections::VecDeque;
 
@@ -163,8 +163,8 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Frees the memory of a landed value where it was allocated.
-    pub(super) fn give_back(&mut self, value: Box<[u8]>) {
-        self.link.order(Order::Spent(value));
+    pub(super) fn give_back(&mut self, found: Found) {
+        self.link.order(Order::Spent(found));
     }
 
     fn count_closed(&mut self, reason: CloseReason) {

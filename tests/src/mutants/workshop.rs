@@ -2,6 +2,7 @@
 
 use crate::process::root;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,8 +33,9 @@ pub struct Program {
 }
 
 impl Workshop {
-    /// Copies what git knows of, as it stands in the working tree. A file that has not changed
-    /// since the last copy keeps its time, so that it is not built again.
+    /// Copies what git knows of, as it stands in the working tree, and removes what it no longer
+    /// knows. A file that has not changed since the last copy keeps its time, so that it is not
+    /// built again.
     ///
     /// # Errors
     /// Git or the disk refuse.
@@ -48,10 +50,28 @@ impl Workshop {
         if !known.status.success() {
             return Err("git ls-files failed: faults are planted in a clone".to_owned());
         }
-        for path in String::from_utf8_lossy(&known.stdout).lines() {
+        let known = String::from_utf8_lossy(&known.stdout);
+        let known: BTreeSet<&str> =
+            known.lines().filter(|path| root().join(path).exists()).collect();
+        workshop.sweep(&workshop.tree, &known)?;
+        for path in known {
             workshop.restore(path)?;
         }
         Ok(workshop)
+    }
+
+    /// Removes the files of a folder of the copy that are not `known`.
+    fn sweep(&self, folder: &Path, known: &BTreeSet<&str>) -> Result<(), String> {
+        let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let name = path.strip_prefix(&self.tree).ok().and_then(Path::to_str);
+            if path.is_dir() {
+                self.sweep(&path, known)?;
+            } else if name.is_none_or(|name| !known.contains(name)) {
+                fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts a file of the copy back as it is in the working tree.
@@ -59,12 +79,10 @@ impl Workshop {
     /// # Errors
     /// The disk refuses.
     pub fn restore(&self, path: &str) -> Result<(), String> {
-        // A file that was removed and not yet committed is known to git, but not there.
-        let Ok(bytes) = fs::read(root().join(path)) else { return Ok(()) };
-        self.write(path, &bytes)?;
+        let cannot = |error| format!("{path}: {error}");
+        self.write(path, &fs::read(root().join(path)).map_err(cannot)?)?;
         let mode = fs::metadata(root().join(path)).map(|metadata| metadata.permissions());
-        let set = mode.and_then(|mode| fs::set_permissions(self.tree.join(path), mode));
-        set.map_err(|error| format!("{path}: {error}"))
+        mode.and_then(|mode| fs::set_permissions(self.tree.join(path), mode)).map_err(cannot)
     }
 
     /// Writes a file of the copy, if it is to change.

@@ -13,7 +13,7 @@ use crate::model::{KeyNumber, Model, Nature};
 use crate::prng::Prng;
 use pelton::error::FetchFailure;
 use pelton::mesh::{
-    ContentType, FlightId, Found, Landing, Lifetime, Order, OriginPort, Outcome, Sleep,
+    ContentType, FlightId, Found, Held, Landing, Lifetime, Order, OriginPort, Outcome, Sleep,
 };
 use pelton::ring::Fd;
 use shard_cache::hash::Etag;
@@ -261,6 +261,7 @@ impl Origin {
             etag: Etag::of(content_type, &value),
             content_type: ContentType::new(content_type).expect("the model's are short"),
             lifetime,
+            held: Held::default(),
             value,
         })
     }

@@ -178,6 +178,7 @@ fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
         flights_max,
         waiters_max: flights_max * bound(1, 2, 8),
         landings_per_turn_max: bound(1, 2, 16),
+        fetched_size_max: 0,
         rush_per_turn_max: bound(1, 4, 64),
         parcels_count,
         parcel_size: copy_threshold.max(bound(512, 512, 2048)),

@@ -13,7 +13,7 @@ use pelton::config::Config;
 use pelton::error::FetchFailure;
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{
-    ContentType, Control, FlightId, Found, Landing, Lifetime, Order, Outcome, StoragePort,
+    ContentType, Control, FlightId, Found, Held, Landing, Lifetime, Order, Outcome, StoragePort,
 };
 use pelton::metrics::{Class, TABLE};
 use pelton::shard::{Flow, Settings};
@@ -201,6 +201,7 @@ fn outcome(source: &Source) -> Outcome {
             etag: Etag::of(ContentType::JSON.as_str(), value),
             content_type: ContentType::JSON,
             lifetime: Lifetime::Default,
+            held: Held::default(),
             value: value.clone().into_boxed_slice(),
         }),
         Source::Absent => Outcome::Absent,

@@ -2,6 +2,7 @@
 
 use super::super::store::{Store, StoreOptions};
 use super::*;
+use crate::mesh::Held;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::io::Write;
@@ -31,7 +32,7 @@ impl Fixture {
 
     fn value(&self, key: &str) -> Option<Vec<u8>> {
         let records = self.store.read().expect("reads");
-        let found = records.get(key.as_bytes(), usize::MAX).expect("read");
+        let found = records.get(key.as_bytes(), usize::MAX, |_| Held::default()).expect("read");
         found.map(|found| found.value.into())
     }
 }
