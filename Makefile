@@ -16,7 +16,8 @@ PIPELINE = 1
 PAIRS = 15
 
 .DEFAULT_GOAL := help
-.PHONY: help host run test test-peers check sim wire fuzz mutants bench-floor bench-quick second-opinion instructions clean
+.PHONY: help host run test test-peers check sim wire fuzz mutants bench-floor bench-quick second-opinion
+.PHONY: instructions hitratio speed speed-instructions clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -121,6 +122,15 @@ instructions: ## Count the server's own instructions a hit; fails 3% above the c
 			printf "%.0f instructions a hit, %d committed\n", hit, committed; \
 			if (hit > committed * 1.03) { print "more than 3% above the committed figure"; exit 1 } \
 		}'
+
+hitratio: host ## Replay traces through the cache, LRU, FIFO, quick_cache and moka; nine minutes.
+	cargo build --release -p pelton-bench
+	$(BENCH) hitratio --svg target/hitratio.svg
+
+ENTRIES = 1M
+speed: host ## Time the cache beside quick_cache, moka and a plain map. ENTRIES=
+	cargo build --release -p pelton-bench
+	$(BENCH) speed --entries $(ENTRIES)
 
 clean: ## Remove what was built. The store under pelton-data stays.
 	cargo clean

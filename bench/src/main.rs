@@ -8,19 +8,23 @@ mod args;
 mod compare;
 mod floor;
 mod generate;
+mod hitratio;
 mod load;
 mod procfs;
 mod replay;
 mod report;
 #[allow(unsafe_code, reason = "shares memory with the kernel")]
 mod ring;
+mod speed;
 mod statistics;
 mod traffic;
 
 use crate::address::Address;
 use crate::args::Traffic;
 use crate::generate::LoadArgs;
+use crate::hitratio::HitratioArgs;
 use crate::report::{parse_count, parse_metric};
+use crate::speed::SpeedArgs;
 use crate::traffic::Records;
 use clap::{Args, Parser, Subcommand};
 use std::io;
@@ -48,6 +52,10 @@ enum Command {
     Compare(CompareArgs),
     /// Answer hits in a shard without a kernel, for counting instructions.
     Replay(ReplayArgs),
+    /// Replay traces through the cache and its peers, and report who hits how often.
+    Hitratio(HitratioArgs),
+    /// Time hits, misses and stores of the cache beside its peers.
+    Speed(SpeedArgs),
 }
 
 #[derive(Args)]
@@ -144,6 +152,8 @@ fn main() -> ExitCode {
         Command::Data(args) => write_data(&args).map(|()| ExitCode::SUCCESS),
         Command::Compare(args) => compare::run(&args),
         Command::Replay(args) => replay_hits(&args),
+        Command::Hitratio(args) => hitratio::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Speed(args) => speed::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("pelton-bench: {error}");

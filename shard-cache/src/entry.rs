@@ -120,7 +120,7 @@ impl Header {
 }
 
 /// Bytes of an entry, padding included.
-pub(crate) const fn entry_size(key_size: usize, value_size: usize) -> usize {
+pub const fn entry_size(key_size: usize, value_size: usize) -> usize {
     (HEADER_SIZE + key_size + value_size).next_multiple_of(ALIGN)
 }
 

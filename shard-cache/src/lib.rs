@@ -43,7 +43,7 @@ mod snapshot;
 pub mod time;
 
 pub use cache::{Cache, Condemned, Hit, NewValue, Pin, Statistics, StoreRefused};
-pub use entry::{Entry, EntryRef, FreshFor, Kind};
+pub use entry::{Entry, EntryRef, FreshFor, Kind, entry_size};
 pub use freshness::{Freshness, StaleWindows};
 pub use layout::{Layout, LayoutError, SEGMENT_SIZE};
 pub use policy::Policy;

@@ -221,7 +221,7 @@ impl<P: Policy> Cache<'_, P> {
             }
         }
         if verdict == (Verdict::Drop { is_remembered: true }) {
-            self.ghost.remember(hash);
+            self.ghost.remember(hash, self.statistics.entries);
         }
         self.index.clear(place);
         self.count_out(at, &header);

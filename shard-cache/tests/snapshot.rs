@@ -312,6 +312,7 @@ fn nothing_leaves_for_what_comes_back() {
             proven: true,
         };
         refused += u32::from(new.restore(&kept) == Err(NotRestored::NoRoom));
+        new.cache.step(new.now());
     }
     assert!(refused > 10_000, "{refused}");
     let statistics = new.cache.statistics();

@@ -1,14 +1,16 @@
 //! Real processes that are stopped, killed and started again: the cache comes back with them.
 #![expect(clippy::unwrap_used, reason = "a test")]
 #![expect(clippy::tests_outside_test_module, reason = "an integration test")]
+#![expect(clippy::print_stdout, reason = "a test that cannot be done says so")]
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::Client;
 use pelton_tests::process::{self, Process};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 const COUNT: usize = 500;
 
@@ -111,6 +113,48 @@ fn a_server_that_is_stopped_while_it_writes_a_snapshot_gives_it_up_for_a_last_on
     assert_eq!(pages(&folder).len(), 1);
     let server = start(&fixture, &folder, &[]);
     while restored(&server) < LARGE_COUNT as u64 {}
+}
+
+/// What starts a command with a file system of 4 MiB at `folder`; `None` where that is not allowed.
+fn on_a_small_disk(folder: &Path) -> Option<Command> {
+    let mut command = Command::new("unshare");
+    if !Uid::effective().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    let mount = r#"mount -t tmpfs -o size=4m tmpfs "$0" && exec "$@""#;
+    command.args(["--mount", "sh", "-c", mount]).arg(folder);
+    let mut trial = Command::new(command.get_program());
+    trial.args(command.get_args()).arg("true").stderr(Stdio::null());
+    trial.status().is_ok_and(|status| status.success()).then_some(command)
+}
+
+#[test]
+fn a_full_disk_costs_the_new_snapshot_and_leaves_the_one_before() {
+    let fixture = large();
+    let folder = fixture.path("snapshots");
+    std::fs::create_dir(&folder).unwrap();
+    let Some(mut command) = on_a_small_disk(&folder) else {
+        println!("skipped: no file system may be mounted here");
+        return;
+    };
+    command.arg(process::binary());
+    let path = format!("snapshot.path={}", folder.display());
+    let server = Process::start_by(command, &fixture.store(), &[&path, "snapshot.interval=1s"]);
+    let ended = |how: &str| server.metric("pelton_snapshots_total", &format!(r#"outcome="{how}""#));
+    // The folder as the server sees it.
+    let folder = PathBuf::from(format!("/proc/{}/root{}", server.id(), folder.display()));
+    while ended("written") == 0 {}
+    let before = pages(&folder);
+    assert_eq!((before.len(), ended("failed")), (1, 0));
+    fill(&server);
+    // What was begun before all was in memory may still have fitted.
+    while ended("failed") == 0 {}
+    let (written, failed) = (ended("written"), ended("failed"));
+    while ended("failed") == failed {}
+    assert_eq!(ended("written"), written);
+    while pages(&folder).len() != 1 {}
+    assert_eq!(Client::new(server.connect()).get("/lookup/k0").status, 200);
+    assert_eq!(end(server, Signal::SIGTERM), Some(0));
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl FromStr for Distribution {
 }
 
 /// Draws key indexes.
-pub(super) struct Sampler {
+pub(crate) struct Sampler {
     count: u32,
     random: Random,
     /// The key of each rank: which keys are hot has nothing to do with their place in the file.
@@ -68,7 +68,7 @@ enum Shape {
 
 impl Sampler {
     /// Over `count` keys, at least one.
-    pub(super) fn new(distribution: Distribution, count: u32, seed: u64) -> Self {
+    pub(crate) fn new(distribution: Distribution, count: u32, seed: u64) -> Self {
         assert!(count > 0, "there are keys to draw from");
         let mut random = Random::new(seed);
         let shape = match distribution {
@@ -82,7 +82,7 @@ impl Sampler {
         Self { count, random, ranks, shape }
     }
 
-    pub(super) fn draw(&mut self) -> u32 {
+    pub(crate) fn draw(&mut self) -> u32 {
         let rank = match &mut self.shape {
             Shape::Uniform => return self.random.below(self.count),
             Shape::Sequential { next } => {

@@ -7,8 +7,9 @@ mod records;
 mod requests;
 mod verify;
 
-pub(crate) use distribution::Distribution;
+pub(crate) use distribution::{Distribution, Sampler};
 pub(crate) use mix::{Kind, Mix};
+pub(crate) use random::Random;
 pub(crate) use records::{Records, write_generated};
 pub(crate) use requests::{Keys, Recipe, Requests};
 pub(crate) use verify::{Verifier, Verify};

@@ -2,14 +2,14 @@
 
 /// SplitMix64 (Steele, Lea, Flood, 2014).
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) const fn bits(&mut self) -> u64 {
+    pub(crate) const fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,12 +19,12 @@ impl Random {
 
     /// A number below `count`, evenly but for one part in 2^64 / `count`.
     #[expect(clippy::cast_possible_truncation, reason = "below a 32-bit count")]
-    pub(super) const fn below(&mut self, count: u32) -> u32 {
+    pub(crate) const fn below(&mut self, count: u32) -> u32 {
         ((self.bits() as u128 * count as u128) >> 64) as u32
     }
 
     /// A number from 0 up to, not including, 1.
-    pub(super) const fn share(&mut self) -> f64 {
+    pub(crate) const fn share(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

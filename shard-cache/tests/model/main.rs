@@ -84,7 +84,9 @@ fn a_condemned_segment_is_not_reused_before_its_last_pin_is_gone() {
     let bytes = world.cache.entry(hit.entry).value().to_vec();
     let pins = [world.cache.pin(hit.entry), world.cache.pin(hit.entry)];
     for round in 0..200_u32 {
-        world.store(2 + (round % 100) as u8, 60_000, FreshFor::Ever, false);
+        let key = 2 + (round % 100) as u8;
+        world.store(key, 60_000, FreshFor::Ever, false);
+        assert!(world.lookup(key).is_some(), "others are wanted as well");
         world.step();
         assert_eq!(world.cache.entry(hit.entry).value(), bytes);
     }
