@@ -16,7 +16,7 @@ PIPELINE = 1
 PAIRS = 15
 
 .DEFAULT_GOAL := help
-.PHONY: help host run test test-peers check sim wire fuzz mutants bench-floor bench-quick second-opinion
+.PHONY: help host run test test-peers check sim wire fuzz mutants bench-floor bench-quick bench-snapshot second-opinion
 .PHONY: instructions hitratio speed speed-instructions clean
 
 help: ## List the targets.
@@ -92,6 +92,24 @@ bench-quick: host ## Compare with the floor, quickly: Zipf, 16 a batch, churn, v
 		--baseline '$(FLOOR) 16384' \
 		--keys-count 2000 --verify=pattern --distribution zipf:0.99 --rate 20k || test $$? = 3
 
+# What a snapshot costs the shards: their threads are counted, and who has no window is paused.
+SNAPSHOTS = target/bench-snapshot
+WITHOUT = $(CANDIDATE) --set origin.path=$(SNAPSHOTS)/{port}.redb
+WITH = $(WITHOUT) --set snapshot.path=$(SNAPSHOTS)/files
+PAUSED = $(BENCH) compare --margin-us 0.7 --window 1 --pause --thread shard --rate 30k \
+	--distribution zipf:0.99 --baseline '$(WITHOUT)'
+bench-snapshot: host ## Compare a server that writes or reads snapshots with one without; restart it.
+	cargo build --release -p pelton -p pelton-bench
+	@rm -rf $(SNAPSHOTS) && mkdir -p $(SNAPSHOTS)
+	@for port in 18080 18081 18082; do \
+		$(PELTON) import $(DATA) --set origin.path=$(SNAPSHOTS)/$$port.redb || exit; done
+	@gzip -dc $(DATA) | head -n 20000 > $(SNAPSHOTS)/some.jsonl
+	@echo "== while snapshots are written, one a second" && $(PAUSED) --keys $(DATA) --candidate \
+		'$(WITH) --set snapshot.interval=1s --set snapshot.rate=16MiB' || test $$? = 3
+	@echo "== while one is read" && $(PAUSED) --keys $(SNAPSHOTS)/some.jsonl --candidate \
+		'$(WITH) --set snapshot.rate=1MiB' || test $$? = 3
+	@bench/warm-restart
+
 # wrk2 calls itself wrk; the flag --rate tells them apart. wrk has closed loops only.
 URL = http://127.0.0.1:8080/lookup/2643743
 second-opinion: host ## Load URL= with pelton-bench, and with wrk2 or wrk where one is installed. RATE=
@@ -131,6 +149,24 @@ ENTRIES = 1M
 speed: host ## Time the cache beside quick_cache, moka and a plain map. ENTRIES=
 	cargo build --release -p pelton-bench
 	$(BENCH) speed --entries $(ENTRIES)
+
+# Only what the caches do is counted; what two runs have in common, filling them, cancels out.
+speed-instructions: host ## Count the instructions of a hit, a miss and a store, ours and of peers.
+	@.ci/host --install valgrind
+	cargo build --release -p pelton-bench
+	@for operation in hit miss store; do \
+		for cache in pelton batched hashbrown quick-cache moka; do \
+			case $$operation-$$cache in store-batched | store-hashbrown) continue ;; esac; \
+			for rounds in 2 6; do \
+				valgrind --tool=callgrind --callgrind-out-file=/dev/null \
+					--toggle-collect='*::read_all' --toggle-collect='*::store_all' \
+					$(BENCH) speed --entries 100k --operations 100k --only $$cache \
+					--operation $$operation --rounds $$rounds 2>&1 | \
+					awk '/Collected/ { print $$4 }'; \
+			done | awk -v what="$$operation $$cache" 'NR == 1 { few = $$1 } \
+				NR == 2 { printf "%s: %.0f instructions\n", what, ($$1 - few) / 400000 }'; \
+		done; \
+	done
 
 clean: ## Remove what was built. The store under pelton-data stays.
 	cargo clean

@@ -4,7 +4,8 @@
 //! baseline. Only one of them is under load at a time. In each round every server has one window,
 //! in an order that turns around from round to round, so that what drifts meets all alike. A
 //! round gives a difference candidate - baseline and, as the measure of the noise, a difference
-//! twin - baseline. Nothing is said where the noise is too loud.
+//! twin - baseline. Nothing is said where the noise is too loud. What servers do on their own
+//! account, a snapshot say, meets only their own windows where those without one are paused.
 
 #![expect(
     clippy::disallowed_methods,
@@ -20,6 +21,8 @@ use crate::ring::Ring;
 use crate::statistics::Estimate;
 use crate::traffic::{Distribution, Keys, Recipe, Records, Requests, Verify};
 use crate::{CompareArgs, pin};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -65,7 +68,12 @@ pub(crate) fn run(args: &CompareArgs) -> io::Result<ExitCode> {
     }
     let mut ring = Ring::new(BUFFERS)?;
     if !records.keys.is_empty() {
-        warm_up(&mut ring, args, &servers[1], &records)?;
+        for server in &servers {
+            warm_up(&mut ring, args, server, &records)?;
+        }
+    }
+    if args.pause {
+        servers.iter().try_for_each(|server| server.signal(Signal::SIGSTOP))?;
     }
     println!("{}", procfs::machine());
     println!(
@@ -103,6 +111,13 @@ impl Server {
             std::thread::sleep(TRY_EVERY);
         }
         Err(io::Error::other(format!("the {} does not listen on {}", self.name, self.address)))
+    }
+}
+
+impl Server {
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        let id = i32::try_from(self.child.id()).expect("a process id is positive");
+        Ok(kill(Pid::from_raw(id), signal)?)
     }
 }
 
@@ -256,10 +271,16 @@ fn window(
     requests: &Requests,
     first_request: usize,
 ) -> io::Result<Window> {
+    if args.pause {
+        server.signal(Signal::SIGCONT)?;
+    }
     let steal = Steal::now()?;
     let before = Usage::of_process(server.child.id(), &args.thread)?;
     let outcome = drive(ring, server, requests, args, Drive::Window(first_request))?;
     let used = Usage::of_process(server.child.id(), &args.thread)?.since(before);
+    if args.pause {
+        server.signal(Signal::SIGSTOP)?;
+    }
     let total = outcome.total();
     let answered = total.answered as f64;
     Ok(Window {
@@ -309,9 +330,15 @@ fn report(args: &CompareArgs, rounds: &[Round]) -> ExitCode {
     let noise = each(&|[baseline, _, twin]| twin.us_per_request - baseline.us_per_request);
     let difference =
         each(&|[baseline, candidate, _]| candidate.us_per_request - baseline.us_per_request);
-    for (what, estimate) in [("twin - baseline", &noise), ("candidate - baseline", &difference)] {
+    let late = |other: usize| each(&|round| round[other].p99_us - round[0].p99_us);
+    for (what, estimate) in [
+        ("twin - baseline", &noise),
+        ("candidate - baseline", &difference),
+        ("p99: twin - baseline", &late(2)),
+        ("p99: candidate - baseline", &late(1)),
+    ] {
         println!(
-            "{what:<22} {:+.3} us  [{:+.3}, {:+.3}]",
+            "{what:<26} {:+.3} us  [{:+.3}, {:+.3}]",
             estimate.median, estimate.low, estimate.high
         );
     }

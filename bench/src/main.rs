@@ -120,6 +120,9 @@ struct CompareArgs {
     /// The CPU of the load generator.
     #[arg(long, default_value_t = 1)]
     load_cpu: usize,
+    /// Stop a server while another one has its window: for what servers do on their own account.
+    #[arg(long)]
+    pause: bool,
     /// Count only threads whose names begin so; without it, the whole process.
     #[arg(long, default_value = "")]
     thread: String,

@@ -67,10 +67,11 @@ enum Shape {
 }
 
 impl Sampler {
-    /// Over `count` keys, at least one.
+    /// Over `count` keys, at least one. Which of them are hot does not depend on the seed: another
+    /// run asks for the same keys in another order.
     pub(crate) fn new(distribution: Distribution, count: u32, seed: u64) -> Self {
         assert!(count > 0, "there are keys to draw from");
-        let mut random = Random::new(seed);
+        let random = Random::new(seed);
         let shape = match distribution {
             Distribution::Uniform => Shape::Uniform,
             Distribution::Sequential => Shape::Sequential { next: 0 },
@@ -78,7 +79,7 @@ impl Sampler {
             Distribution::Hot { count: hot, share } => Shape::Hot { count: hot.min(count), share },
         };
         let ranked = matches!(shape, Shape::Cumulative(_) | Shape::Hot { .. });
-        let ranks = if ranked { shuffled(count, &mut random) } else { Vec::new() };
+        let ranks = if ranked { shuffled(count) } else { Vec::new() };
         Self { count, random, ranks, shape }
     }
 
@@ -123,7 +124,8 @@ fn cumulative(count: u32, exponent: f64) -> Vec<f64> {
 }
 
 /// The numbers below `count` in some order (Fisher and Yates).
-fn shuffled(count: u32, random: &mut Random) -> Vec<u32> {
+fn shuffled(count: u32) -> Vec<u32> {
+    let mut random = Random::new(0);
     let mut numbers: Vec<u32> = (0..count).collect();
     for last in (1..count).rev() {
         numbers.swap(last as usize, random.below(last + 1) as usize);
@@ -178,6 +180,20 @@ mod tests {
     fn a_hot_set_may_be_everything() {
         let counts = counts(Distribution::Hot { count: 99, share: 0.5 }, 4);
         assert!(counts.iter().all(|&count| is_near(count, 0.25)));
+    }
+
+    #[test]
+    fn another_seed_asks_for_the_same_keys_in_another_order() {
+        let draw = |seed| {
+            let mut sampler = Sampler::new(Distribution::Zipf(2.0), 1_000, seed);
+            let drawn: Vec<u32> = (0..10_000).map(|_| sampler.draw()).collect();
+            let often = |key: &u32| drawn.iter().filter(|&other| other == key).count();
+            let hottest = (0..1_000).max_by_key(often).expect("there are keys");
+            (hottest, drawn)
+        };
+        let ((first, one), (second, other)) = (draw(1), draw(2));
+        assert_eq!(first, second);
+        assert_ne!(one, other);
     }
 
     #[test]

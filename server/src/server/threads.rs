@@ -226,7 +226,7 @@ async fn start_plane(
 }
 
 /// Starts the storage plane, if there is a folder for it: off the shards' cores, if there are
-/// others.
+/// others; on them it gives way to shards.
 pub(super) fn run_storage(
     config: &Config,
     cores: &[u16],
@@ -242,8 +242,12 @@ pub(super) fn run_storage(
     })?;
     let spare = cpu::allowed().into_iter().find(|core| !cores.contains(core));
     let thread = spawn("storage".into(), move || {
-        if let Some(Err(error)) = spare.map(cpu::pin) {
-            tracing::warn!("snapshots share the shards' cores: {error}");
+        let placed = match spare {
+            Some(core) => cpu::pin(core).map_err(|error| error.to_string()),
+            None => cpu::give_way().map_err(|error| error.to_string()),
+        };
+        if let Err(error) = placed {
+            tracing::warn!("snapshots may delay the shards: {error}");
         }
         storage.run(folder, &stop);
     })?;

@@ -2,6 +2,7 @@
 
 use crate::error::StartError;
 use core_affinity::CoreId;
+use std::io;
 
 /// From this many cores on, one is kept for the planes that are not shards.
 const KEEP_ONE_FROM: usize = 4;
@@ -51,6 +52,21 @@ pub fn choose(
     Ok(cores[..count].to_vec())
 }
 
+/// Lets the calling thread run only where nobody else would: any other thread that becomes ready
+/// takes its core at once (`SCHED_IDLE`, sched(7)). It still gets a little of a core that is never
+/// idle, so it does not starve.
+///
+/// # Errors
+/// As `sched_setscheduler(2)` has them.
+pub fn give_way() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY:
+    // - 0 is the calling thread.
+    // - The kernel only reads the parameters, which live until the call returns.
+    let failed = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Pins the calling thread.
 ///
 /// # Errors
@@ -92,5 +108,17 @@ mod tests {
         assert!(!cores.is_empty());
         let pinned = std::thread::scope(|scope| scope.spawn(|| pin(cores[0])).join().unwrap());
         assert_eq!(pinned, Ok(()));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "only a thread of its own gives way")]
+    fn a_thread_that_gives_way_runs_at_idle_priority() {
+        let stat = std::thread::spawn(|| {
+            give_way().map(|()| std::fs::read_to_string("/proc/thread-self/stat"))
+        });
+        let stat = stat.join().expect("no panic").expect("allowed to all").expect("procfs");
+        // The 41st field, counted behind the name, which may have blanks.
+        let fields: Vec<&str> = stat.rsplit(") ").next().expect("a name").split(' ').collect();
+        assert_eq!(fields[38], libc::SCHED_IDLE.to_string());
     }
 }

@@ -9,6 +9,7 @@
 pub mod alloc;
 pub mod cgroup;
 pub mod clock;
+#[allow(unsafe_code, reason = "sched_setscheduler(2)")]
 pub mod cpu;
 #[allow(unsafe_code, reason = "eventfd(2) has no safe wrapper among our dependencies")]
 pub mod eventfd;
