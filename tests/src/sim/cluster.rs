@@ -3,11 +3,12 @@
 #![expect(clippy::disallowed_types, reason = "the rings of a world share a host, in one thread")]
 
 use super::host::Host;
+use super::keeper::Desk;
 use super::origin::Port;
 use super::ring::{SimRing, Sizes};
 use pelton::limits::Limits;
 use pelton::mesh::{
-    Control, OriginLink, Peers, Sleep, StorageLink, StoragePort, origin_link, peers, storage_link,
+    Control, OriginLink, Peers, Sleep, StorageLink, origin_link, peers, storage_link,
 };
 use pelton::metrics::Board;
 use pelton::ring::Fd;
@@ -35,7 +36,7 @@ pub(crate) struct Place {
 pub(crate) struct Cluster {
     pub(crate) places: Vec<Place>,
     pub(crate) ports: Vec<Port>,
-    pub(crate) storage: Vec<StoragePort>,
+    pub(crate) desks: Vec<Desk>,
     pub(crate) plane_sleep: Sleep,
     pub(crate) plane_eventfd: Fd,
     pub(crate) control: Control,
@@ -55,12 +56,14 @@ impl Cluster {
         let real = Arc::new(EventFd::for_ring().expect("a process may open an eventfd"));
         let mut all_peers = peers(&sleeps, limits.messages_per_peer_max as usize).into_iter();
         let control = Control::new();
-        let (mut places, mut ports, mut storage_ports) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut places, mut ports, mut desks) = (Vec::new(), Vec::new(), Vec::new());
         for (index, sleep) in sleeps.iter().enumerate() {
             let (link, port) = origin_link(limits.flights_max as usize, sleep, &plane_sleep, &real);
             ports.push(Port { port, sleep: sleep.clone(), eventfd: wakes[index] });
-            let (storage, storage_port) = storage_link(sleep, &real);
-            storage_ports.push(storage_port);
+            let wake = EventFd::for_runtime().expect("a process may open an eventfd");
+            let wake = Arc::new(wake);
+            let (storage, port) = storage_link(sleep, &wake);
+            desks.push(Desk { port, wakes: (wake, wakes[index]) });
             let links = Links {
                 peers: all_peers.next().expect("one for each shard"),
                 link,
@@ -80,7 +83,7 @@ impl Cluster {
                 stopped: Cell::new(false),
             });
         }
-        Self { places, ports, storage: storage_ports, plane_sleep, plane_eventfd, control }
+        Self { places, ports, desks, plane_sleep, plane_eventfd, control }
     }
 }
 

@@ -64,6 +64,9 @@ marks! {
     SendLate, "A send's memory was read in a later turn than the one that submitted it.";
     SendShort, "A send completed with fewer bytes than asked.";
     ShortLivedLanded, "A fetch landed with a value that is fresh for less than the usual time.";
+    SnapshotFailed, "A snapshot was not written or not read because of the disk.";
+    SnapshotRead, "A snapshot was read back while the shards served.";
+    SnapshotWritten, "A snapshot was written while the shards served.";
     StalledInTurn, "A shard was stalled in the middle of a turn while others went on.";
     TurnEmpty, "A turn returned before its deadline without completions.";
     WallBackwards, "The wall clock stepped back.";

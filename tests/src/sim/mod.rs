@@ -1,7 +1,7 @@
 //! A simulated world: real shards on simulated rings, driven by one seed in one thread.
 //!
 //! ```text
-//!   clients --- net --- ring --- Shard --- mesh --- origin
+//!   clients --- net --- ring --- Shard --- mesh --- origin, keeper
 //!      \__________________ host ____________________/      clock, record, faults
 //! ```
 //!
@@ -14,6 +14,7 @@ pub mod client;
 pub(crate) mod cluster;
 pub mod faults;
 pub mod host;
+pub mod keeper;
 pub mod marks;
 pub mod net;
 mod oracle;

@@ -34,6 +34,7 @@ pub(super) fn check_turn(shard: &Shard<SimRing>) {
 pub(super) fn is_at_rest(world: &World) -> bool {
     world.places.iter().all(|place| is_idle(world, place))
         && world.cast.borrow().origin.busy_count() == 0
+        && world.cast.borrow().keeper.iter().all(|keeper| keeper.acts_at().is_none())
         && world.host.borrow().net.connections_held() == 0
 }
 

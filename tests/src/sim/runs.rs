@@ -16,11 +16,8 @@ const NEVER_WALKED: [(Mark, &str); 1] = [(
     "a shard joins before it closes; `ring_conformance` shows what would happen",
 )];
 
-/// Why what is counted of snapshots stays at zero.
-const NO_SNAPSHOT: &str = "seeds write no snapshot; tests/tests/snapshots.rs does, on such shards";
-
 /// Counters that stay at zero, and why.
-const NEVER_COUNTED: [(&str, &str); 14] = [
+const NEVER_COUNTED: [(&str, &str); 11] = [
     ("closed_socket_error", "the simulated kernel has no unknown errors"),
     ("completions_stale", "a slot's life ends after its last completion"),
     ("ring_submissions_delayed", "the simulated queue has room"),
@@ -29,12 +26,9 @@ const NEVER_COUNTED: [(&str, &str); 14] = [
     ("cache_condemned_bytes", "a level, mostly zero at the end"),
     ("cache_purged", "nothing of the server purges yet"),
     ("cache_moved_bytes", "few keys of a small world are hot when their segment is emptied"),
-    ("restored", NO_SNAPSHOT),
-    ("restore_known", NO_SNAPSHOT),
-    ("restore_dead", NO_SNAPSHOT),
-    ("restore_withdrawn", NO_SNAPSHOT),
-    ("restore_too_large", NO_SNAPSHOT),
-    ("restore_no_room", NO_SNAPSHOT),
+    ("restored", "what a small world has forgotten it has mostly no room for"),
+    ("restore_withdrawn", "nothing of the server removes or purges yet"),
+    ("restore_too_large", "bounds stay what they were when the snapshot was written"),
 ];
 
 /// Which seeds to run.

@@ -52,6 +52,10 @@ pub struct Options {
     /// Ticks of the storm, as a multiple of those asked for: rare paths of a world in which little
     /// is in the way are met by numbers.
     pub storm_factor: u64,
+    /// Snapshots are written and read.
+    pub snapshots: bool,
+    /// An operation of the disk fails, per mille.
+    pub disk_failure: u32,
     /// The server is told to drain while clients are at it.
     pub drain_early: bool,
 }
@@ -94,6 +98,8 @@ impl Options {
             ages: if prng.coin() { Ages::Never } else { Ages::Within(within) },
             value_replaced: some(prng, on, 50),
             storm_factor: if tight == ROOMY && on == CALM { 4 } else { 1 },
+            snapshots: prng.chance(250),
+            disk_failure: some(prng, on, 200),
             drain_early: prng.chance(200),
         }
     }

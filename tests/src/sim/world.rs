@@ -6,6 +6,7 @@ use super::client::{Client, Ending};
 use super::cluster::{Cluster, Place};
 use super::faults::{Faults, OriginFaults};
 use super::host::{Host, Others};
+use super::keeper::{Keeper, Terms};
 use super::marks::{Mark, Marks};
 use super::net::Net;
 use super::oracle;
@@ -51,6 +52,7 @@ enum Actor {
     Shard(usize),
     Client(usize),
     Origin,
+    Keeper,
 }
 
 /// The world. Whoever acts borrows its own part of it: in the middle of a shard's turn others may
@@ -70,6 +72,7 @@ pub struct World {
 pub(super) struct Cast {
     prng: Prng,
     pub(super) origin: Origin,
+    pub(super) keeper: Option<Keeper>,
     pub(super) model: Model,
     pub(super) clients: Vec<Client>,
     clients_begun: u32,
@@ -89,19 +92,29 @@ impl World {
         let host = Host::new(prng.fork(), options.faults, net, options.shards_count);
         let host = Rc::new(RefCell::new(host));
         let cluster = Cluster::build(&options.limits, &options.settings, &host);
-        let Cluster { places, ports, plane_sleep, plane_eventfd, control, .. } = cluster;
+        let Cluster { places, ports, desks, plane_sleep, plane_eventfd, control } = cluster;
         let lifetime = match options.ages {
             Ages::Never => Lifetime::Unlimited,
             Ages::Within(_) => Lifetime::Default,
         };
         let fork = prng.fork();
         let origin = Origin::new(fork, ports, plane_sleep, plane_eventfd, lifetime, &options);
+        let fork = prng.fork();
+        let keeper = options.snapshots.then(|| {
+            let terms = Terms {
+                page_size: options.limits.snapshot_page_size as usize,
+                hash_key: options.settings.hash_key,
+                disk_failure: options.disk_failure,
+            };
+            Keeper::new(fork, desks, control.clone(), terms)
+        });
         let size_max = options.limits.big_parcel_size as usize;
         let (keys, share) = (options.keys_count, options.large_share);
         let model = Model::new(prng.word(), keys, size_max, share, options.ages);
         let cast = Cast {
             prng,
             origin,
+            keeper,
             model,
             clients: Vec::new(),
             clients_begun: 0,
@@ -214,6 +227,7 @@ impl World {
         let cast = &mut *self.cast.borrow_mut();
         host.faults = Faults::NONE;
         cast.origin.faults = OriginFaults::NONE;
+        cast.keeper.iter().for_each(Keeper::rest);
         for index in (0..cast.clients.len()).rev() {
             cast.clients[index].let_go(host);
             cast.bury(index);
@@ -258,7 +272,7 @@ impl World {
     /// is after `until`.
     fn choose(&self, until: Instant) -> Option<Actor> {
         let host = &mut *self.host.borrow_mut();
-        let Cast { prng, origin, clients, plans, .. } = &mut *self.cast.borrow_mut();
+        let Cast { prng, origin, keeper, clients, plans, .. } = &mut *self.cast.borrow_mut();
         plans.clear();
         let (now, mut first) = (host.now(), until);
         let mut plan = |at: Instant, actor: Actor| {
@@ -282,6 +296,9 @@ impl World {
         if let Some(at) = origin.acts_at(host) {
             plan(at, Actor::Origin);
         }
+        if let Some(at) = keeper.as_ref().and_then(Keeper::acts_at) {
+            plan(at, Actor::Keeper);
+        }
         if plans.is_empty() {
             return None;
         }
@@ -300,6 +317,11 @@ impl World {
             Actor::Origin => {
                 let Cast { origin, model, .. } = &mut *self.cast.borrow_mut();
                 origin.act(&mut self.host.borrow_mut(), model);
+            }
+            Actor::Keeper => {
+                let keeper = &mut self.cast.borrow_mut().keeper;
+                let keeper = keeper.as_mut().expect("it has acted before");
+                keeper.act(&mut self.host.borrow_mut());
             }
         }
         self.cast.borrow_mut().touch(&mut self.host.borrow_mut());

@@ -163,7 +163,8 @@ impl SimulatorStage {
     /// The storage plane's ends of the queues to all shards, what the main thread says to them,
     /// the bytes of a page, and the key that places keys.
     pub fn storage(&mut self) -> (Vec<StoragePort>, Control, usize, [u64; 2]) {
-        let ports = std::mem::take(&mut self.cluster.storage);
+        let desks = std::mem::take(&mut self.cluster.desks);
+        let ports = desks.into_iter().map(|desk| desk.port).collect();
         (ports, self.cluster.control.clone(), self.page_size, self.hash_key)
     }
 

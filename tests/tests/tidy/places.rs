@@ -22,6 +22,7 @@ const ASYNC: &[&str] = &[
     "server/src/origin",
     "server/src/server",
     "server/src/storage",
+    "tests/src/sim/keeper.rs",
     "tests/src/snapshots.rs",
 ];
 
