@@ -187,7 +187,12 @@ impl<R: Ring> Shard<R> {
         self.pump();
         self.rush();
         self.maintain();
-        if self.is_stopped() { Flow::Stopped } else { Flow::Continue }
+        if !self.is_stopped() {
+            return Flow::Continue;
+        }
+        // Nobody takes the rest of a snapshot that is being written.
+        self.cache.end_walk();
+        Flow::Stopped
     }
 
     /// Enters the ring: until the next completion, or not at all while there is work.
