@@ -257,7 +257,8 @@ impl<R: Ring> Shard<R> {
             slot.deadline_reason = CloseReason::WriteTimeout;
             return;
         }
-        if slot.owed_count > 0 || slot.queued {
+        // A head in pieces that waits for a carry block is still the client's to complete.
+        if slot.owed_count > 0 || (slot.queued && slot.exchange.phase() != Phase::Head) {
             // The origin plane and the other shards answer in bounded time.
             slot.deadline = slots::NEVER;
             return;

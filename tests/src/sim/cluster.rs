@@ -215,4 +215,20 @@ mod tests {
         assert!(reply.starts_with(b"HTTP/1.1 200"), "{}", reply.escape_ascii());
         holders.into_iter().for_each(|holder| host.borrow_mut().net.close_client(holder));
     }
+
+    /// It had no deadline while it waited for a carry block, and turns were made for it all along.
+    #[test]
+    fn a_head_in_pieces_that_finds_no_carry_block_has_its_time_all_the_same() {
+        let (host, cluster) = world(|limits| limits.carry_blocks_count = 0, 16);
+        let place = &cluster.places[0];
+        let socket = host.borrow_mut().net.connect(0, [4096; 2]).unwrap();
+        for (piece, until) in [("GET /lo", ms(10)), ("okup/k", ms(20))] {
+            host.borrow_mut().net.write(socket, piece.as_bytes());
+            turn_until(&host, place, until);
+        }
+        assert_eq!(place.shard.borrow().census().buffers_held, 2);
+        turn_until(&host, place, ms(11_000));
+        assert_eq!(place.shard.borrow().counters().closed_header_timeout, 1);
+        assert_eq!(place.shard.borrow().census().buffers_held, 0);
+    }
 }
