@@ -112,9 +112,7 @@ impl Server {
         }
         Err(io::Error::other(format!("the {} does not listen on {}", self.name, self.address)))
     }
-}
 
-impl Server {
     fn signal(&self, signal: Signal) -> io::Result<()> {
         let id = i32::try_from(self.child.id()).expect("a process id is positive");
         Ok(kill(Pid::from_raw(id), signal)?)

@@ -7,7 +7,6 @@ use pelton_tests::http::Client;
 use pelton_tests::process::Process;
 use std::fmt::Write as _;
 use std::fs;
-use std::ops::Range;
 
 const MIB: usize = 1 << 20;
 
@@ -64,9 +63,9 @@ fn store_of(count: usize, sizes: &[usize]) -> Fixture {
 }
 
 /// Looks every key up once.
-fn read_all(server: &Process, keys: Range<usize>) {
+fn read_all(server: &Process, count: usize) {
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| Client::new(server.connect())).collect();
-    let keys: Vec<usize> = keys.collect();
+    let keys: Vec<usize> = (0..count).collect();
     for keys in keys.chunks(CLIENTS * PIPELINE) {
         for (client, keys) in clients.iter_mut().zip(keys.chunks(PIPELINE)) {
             let request = |key| format!("GET /lookup/k{key} HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -89,7 +88,7 @@ fn stays_within_its_bill(cache_size: usize, sizes: &[usize]) {
     let fixture = store_of(count, sizes);
     let server = populated(&fixture, cache_size);
     let bill = bill(&server);
-    read_all(&server, 0..count);
+    read_all(&server, count);
     let [resident, peak] = resident(&server);
     println!("values of {sizes:?} bytes: bill {bill}, resident {resident}, at most {peak}");
     assert!(server.metric("pelton_cache_stored_total", "") >= count as u64 * 99 / 100);

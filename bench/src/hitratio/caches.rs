@@ -9,13 +9,11 @@
 //! would have it.
 
 use super::workload::Object;
-use moka::policy::EvictionPolicy;
 use quick_cache::unsync;
 use shard_cache::hash::{Etag, KeyHash, KeyHasher};
 use shard_cache::time::Instant;
 use shard_cache::{
-    Cache, FreshFor, Freshness, Kind, Layout, NewValue, Policy, SEGMENT_SIZE, StaleWindows,
-    StoreRefused,
+    Cache, FreshFor, Freshness, Kind, Layout, NewValue, SEGMENT_SIZE, StaleWindows, StoreRefused,
 };
 use std::collections::VecDeque;
 
@@ -36,8 +34,8 @@ pub(super) trait Store {
 }
 
 /// The cache of a shard.
-pub(super) struct Engine<'m, P: Policy> {
-    cache: Cache<'m, P>,
+pub(super) struct Engine<'m> {
+    cache: Cache<'m>,
     hasher: KeyHasher,
     value: Vec<u8>,
 }
@@ -51,7 +49,7 @@ pub(super) fn layout(capacity: u64) -> Layout {
         .expect("some budget has so many segments")
 }
 
-impl<'m, P: Policy> Engine<'m, P> {
+impl<'m> Engine<'m> {
     /// Over zeroed memory: a cache line more than the layout says.
     pub(super) fn new(layout: Layout, memory: &'m mut [u8]) -> Self {
         const WINDOWS: [StaleWindows; 1] =
@@ -65,7 +63,7 @@ impl<'m, P: Policy> Engine<'m, P> {
     }
 }
 
-impl<P: Policy> Store for Engine<'_, P> {
+impl Store for Engine<'_> {
     fn request(&mut self, number: u32, object: Object, now_ms: u64) -> bool {
         // Time 0 is before everything.
         let now = Instant::from_ns((now_ms + 1) * 1_000_000);
@@ -258,7 +256,6 @@ impl Moka {
         let cache = moka::sync::Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, kept: &Kept| kept.size)
-            .eviction_policy(EvictionPolicy::tiny_lfu())
             .build();
         Self { cache, requests: 0 }
     }

@@ -8,7 +8,6 @@ mod workload;
 
 use caches::{CACHE_LINE, Engine, Fifo, Lru, Moka, Quick, Store};
 use clap::Args;
-use shard_cache::policy::S3Fifo;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -125,7 +124,7 @@ fn replay(workload: &Workload, percent: u32) -> Row {
     let layout = caches::layout(capacity);
     let mut memory = vec![0; layout.memory_bytes() + CACHE_LINE];
     let ratios = [
-        ratio(Engine::<S3Fifo>::new(layout, &mut memory), workload),
+        ratio(Engine::new(layout, &mut memory), workload),
         ratio(Lru::new(capacity, objects), workload),
         ratio(Fifo::new(capacity, objects), workload),
         ratio(Quick::new(capacity, objects * percent as usize / 100), workload),
@@ -179,7 +178,7 @@ mod tests {
         let layout = caches::layout(64 << 20);
         let mut memory = vec![0; layout.memory_bytes() + CACHE_LINE];
         let stores: [Box<dyn Store + '_>; 5] = [
-            Box::new(Engine::<S3Fifo>::new(layout, &mut memory)),
+            Box::new(Engine::new(layout, &mut memory)),
             Box::new(Lru::new(64 << 20, 1)),
             Box::new(Fifo::new(64 << 20, 1)),
             Box::new(Quick::new(64 << 20, 1)),

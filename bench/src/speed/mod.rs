@@ -84,7 +84,7 @@ impl Name {
         })
     }
 
-    /// Whether a store in it makes another entry leave, and is not one of these again.
+    /// Whether its stores are timed: a map lets nothing go, and a batch is one of lookups.
     fn evicts(self) -> bool {
         !matches!(self, Self::Batched | Self::Hashbrown)
     }
