@@ -6,6 +6,7 @@
 
 use crate::config::{Config, Memory, size_text};
 use crate::error::StartError;
+use shard_cache::SEGMENT_SIZE;
 use std::fmt;
 
 /// What the host grants this process. Found by `sys`, or made up in a test.
@@ -88,6 +89,9 @@ pub struct Limits {
     pub messages_per_peer_max: u32,
     /// Messages taken from one other shard in a turn.
     pub messages_per_peer_turn_max: u32,
+    /// Bytes of the arena that slow readers may hold beyond the life of what lies there: an eighth,
+    /// and room for the largest value beside what is copied out for others.
+    pub condemned_size_max: u64,
     /// Bytes from which on a body is sent from the arena and not copied.
     pub copy_threshold: u32,
     /// Content types that are told apart; an entry holds its index in a byte.
@@ -184,6 +188,7 @@ const FIXED: Limits = Limits {
     big_parcel_size: 0,
     messages_per_peer_max: 2048,
     messages_per_peer_turn_max: 512,
+    condemned_size_max: 0,
     copy_threshold: 8192,
     content_types_max: 255,
     snapshot_page_size: 0,
@@ -218,9 +223,12 @@ impl Limits {
     /// The host grants too little; the remedy says of what.
     pub fn new(config: &Config, grant: &Grant) -> Result<Self, StartError> {
         assert!(grant.shards > 0, "there is at least one shard");
+        let cache_size = cache_size(config, grant)?;
+        let held_size_min = config.cache.value_size_max + 2 * SEGMENT_SIZE as u64;
         let limits = Self {
             shards: grant.shards,
-            cache_size: cache_size(config, grant)?,
+            cache_size,
+            condemned_size_max: held_size_min.max(cache_size / 8),
             connections_max: connections_max(config, grant)?,
             carry_block_size: small(config.http.head_size_max),
             big_parcel_size: small(config.cache.value_size_max),

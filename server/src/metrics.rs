@@ -90,7 +90,7 @@ counters! {
     closed_body_timeout, Counter, "pelton_connections_closed", r#"reason="body_timeout""#, "A request body was not complete in time.";
     closed_write_timeout, Counter, "pelton_connections_closed", r#"reason="write_timeout""#, "The peer took no byte of a reply in time.";
     closed_input_bound, Counter, "pelton_connections_closed", r#"reason="input_bound""#, "The shard's bound on unread input was reached.";
-    closed_output_bound, Counter, "pelton_connections_closed", r#"reason="output_bound""#, "The shard ran out of output blocks.";
+    closed_output_bound, Counter, "pelton_connections_closed", r#"reason="output_bound""#, "The shard ran out of output blocks, or slow readers held too much of its cache.";
     closed_slots_full, Counter, "pelton_connections_closed", r#"reason="slots_full""#, "Closed at once: no connection slot was free. Consider raising the limit on open files.";
     closed_draining, Counter, "pelton_connections_closed", r#"reason="draining""#, "The server was stopping.";
     closed_socket_error, Counter, "pelton_connections_closed", r#"reason="socket_error""#, "The kernel reported an error on the socket.";
@@ -124,6 +124,7 @@ counters! {
     cache_purged, Counter, "pelton_cache_evictions", r#"reason="purge""#, "Entries dropped because a purge hides them.";
     cache_replaced, Counter, "pelton_cache_evictions", r#"reason="replaced""#, "Entries dropped for a newer one of their key.";
     cache_moved_bytes, Counter, "pelton_cache_moved_bytes", "", "Bytes of entries that were spared when their segment was emptied.";
+    cache_spilled_bytes, Counter, "pelton_cache_spilled_bytes", "", "Bytes of entries copied out of segments that slow readers held.";
     cache_condemned_bytes, Gauge, "pelton_cache_condemned_bytes", "", "Bytes of segments without entries that sends hold.";
     cache_store_refused, Counter, "pelton_cache_admission_rejected", "", "Values that were not stored: too large, or no room.";
     restored, Counter, "pelton_snapshot_entries", r#"outcome="restored""#, "Entries of a snapshot that are back in memory.";

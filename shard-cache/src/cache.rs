@@ -10,7 +10,7 @@ use crate::policy::{Policy, Pool, S3Fifo};
 use crate::prefetch::prefetch;
 use crate::purge::{Purge, PurgeRefused, Rules};
 use crate::reclaim::Victim;
-use crate::segments::{Segment, Segments, State, Writer};
+use crate::segments::{Segment, Segments, Writer};
 use crate::snapshot::{Removed, Walk};
 use crate::time::Instant;
 use std::marker::PhantomData;
@@ -49,19 +49,6 @@ pub enum StoreRefused {
     NoRoom,
 }
 
-/// Holds an entry's bytes in place. Neither `Copy` nor `Clone`: each pin is let go once.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a pin that is not given back holds its segment for ever"]
-pub struct Pin(EntryRef);
-
-impl Pin {
-    /// The entry it holds.
-    #[must_use]
-    pub const fn entry(&self) -> EntryRef {
-        self.0
-    }
-}
-
 /// What a cache holds and has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -89,24 +76,14 @@ pub struct Statistics {
     pub refused: u64,
     /// Purges that still hide something.
     pub purge_rules: u64,
-    /// Bytes of segments without entries that pins hold.
+    /// Bytes of segments without entries that pins hold, copies of entries among them.
     pub condemned_bytes: u64,
+    /// Bytes of pinned entries that were copied out of such segments.
+    pub spilled_bytes: u64,
     /// Entries that steps have looked at.
     pub stepped_entries: u64,
     /// Bytes that steps have moved.
     pub moved_bytes: u64,
-}
-
-/// A segment that holds nothing but pinned bytes, and cannot be used until their pins are given
-/// back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Condemned {
-    /// Pins on it.
-    pub pins: u32,
-    /// Bytes of the arena that it is.
-    pub bytes: u64,
-    /// Milliseconds since the epoch at which it was condemned.
-    pub since_ms: u64,
 }
 
 /// One shard's cache.
@@ -264,43 +241,6 @@ impl<'m, P: Policy> Cache<'m, P> {
         (offset as u64, header.value_size)
     }
 
-    /// Holds the bytes of an entry in place until the pin is given back.
-    pub fn pin(&mut self, at: EntryRef) -> Pin {
-        let segment = self.segments.get_mut(Segments::at(at.offset()));
-        assert!(
-            !matches!(segment.state, State::Free | State::Reserved | State::Rest),
-            "only bytes that are there are pinned"
-        );
-        segment.pins += 1;
-        self.statistics.pins += 1;
-        Pin(at)
-    }
-
-    /// Gives a pin back.
-    // Out of line: most sends end without a pin, and their path stays short.
-    #[inline(never)]
-    pub fn unpin(&mut self, pin: Pin) {
-        let Pin(at) = pin;
-        self.segments.unpin(Segments::at(at.offset()));
-        self.statistics.pins -= 1;
-    }
-
-    /// What pins hold beyond the life of its entries, longest held first: to be copied elsewhere by
-    /// whoever sends it slowly, so that the arena is not held by slow readers.
-    pub fn condemned(&self) -> impl Iterator<Item = Condemned> {
-        self.segments.condemned().map(|segment| Condemned {
-            pins: segment.pins,
-            bytes: u64::from(segment.run) * SEGMENT_SIZE as u64,
-            since_ms: segment.opened,
-        })
-    }
-
-    /// Whether a pin holds a condemned segment.
-    #[must_use]
-    pub fn is_condemned(&self, pin: &Pin) -> bool {
-        self.segment(pin.entry()).state == State::Condemned
-    }
-
     /// Stores a value under `key`, whose hash is `hash`, in place of what was there.
     ///
     /// # Errors
@@ -380,7 +320,7 @@ impl<'m, P: Policy> Cache<'m, P> {
     pub fn statistics(&self) -> Statistics {
         Statistics {
             purge_rules: self.rules.count() as u64,
-            condemned_bytes: u64::from(self.segments.condemned_count()) * SEGMENT_SIZE as u64,
+            condemned_bytes: self.condemned_bytes(),
             ..self.statistics
         }
     }

@@ -18,13 +18,14 @@
 //! is copied to the end of the main pool, so fragmentation has nowhere to build up.
 //!
 //! Bytes on their way to a client are held by a [`Pin`] on their segment: it may be emptied of its
-//! keys, but its bytes stay until the last pin is gone. A purge ([`Cache::purge`]) hides entries by
-//! a rule, and walks over none of them.
+//! keys, but its bytes stay until the last pin is gone. What somebody sends too slowly is copied
+//! out ([`Cache::spill`]), so that the rest of its segment comes back. A purge ([`Cache::purge`])
+//! hides entries by a rule, and walks over none of them.
 //!
 //! The budget is hard: [`Layout`] says every byte, and nothing is allocated after construction.
 //!
 //! Modules, ground to top: `time`, `hash`, `freshness`, `policy`, `prefetch`, `entry`, `layout`,
-//! `index`, `ghost`, `segments`, `purge`, `cache`, `reclaim`, `snapshot`.
+//! `index`, `ghost`, `segments`, `purge`, `cache`, `reclaim`, `pins`, `snapshot`.
 
 mod cache;
 mod entry;
@@ -33,6 +34,7 @@ mod ghost;
 pub mod hash;
 mod index;
 mod layout;
+mod pins;
 pub mod policy;
 #[allow(unsafe_code, reason = "a prefetch instruction")]
 mod prefetch;
@@ -42,10 +44,11 @@ mod segments;
 mod snapshot;
 pub mod time;
 
-pub use cache::{Cache, Condemned, Hit, NewValue, Pin, Statistics, StoreRefused};
+pub use cache::{Cache, Hit, NewValue, Statistics, StoreRefused};
 pub use entry::{Entry, EntryRef, FreshFor, Kind, entry_size};
 pub use freshness::{Freshness, StaleWindows};
 pub use layout::{Layout, LayoutError, SEGMENT_SIZE};
+pub use pins::Pin;
 pub use policy::Policy;
 pub use purge::{Purge, PurgeRefused};
 pub use reclaim::{STEP_ENTRIES_MAX, STEP_MOVED_BYTES_MAX};

@@ -17,7 +17,7 @@ use crate::hash::KeyHash;
 use crate::index::Found;
 use crate::layout::SEGMENT_SIZE;
 use crate::policy::{Policy, Pool, Verdict};
-use crate::segments::{Segments, Writer};
+use crate::segments::Writer;
 use crate::time::Instant;
 
 /// Entries that one step looks at. Each may cost two waits for memory, one for the entry and one
@@ -239,33 +239,51 @@ impl<P: Policy> Cache<'_, P> {
     fn relocate(
         &mut self,
         at: EntryRef,
-        mut header: Header,
+        header: Header,
         pool: Pool,
         now: Instant,
     ) -> Option<EntryRef> {
         let stamp = self.rules.stamp(now.ms());
         let (born, fresh_until) = self.times(at, &header);
-        let oldest = stamp.saturating_sub(u64::from(LIFETIME_MS_MAX));
-        if born < oldest && !header.ever {
+        if born < oldest_told(stamp) && !header.ever {
             return None;
         }
         let dead_ms = fresh_until.map_or(u64::MAX, |end| end + self.retained_ms(header.kind));
         let left_ms = dead_ms - now.ms();
         let size = header.entry_size();
         let offset = self.segments.allocate(size, pool, left_ms, stamp, Writer::Move)?;
-        self.arena.copy_within(at.offset()..at.offset() + size, offset);
-        let moved = EntryRef::at(offset);
-        if born < oldest {
-            // It is older than 32 bits can tell there; its age stays at 24 days.
-            header.born_ms = low(oldest);
-            header.fresh_until_ms = header.born_ms;
-            header.write(self.arena, moved);
-        }
-        let segment = self.segments.get_mut(Segments::at(offset));
-        segment.base = segment.base.min(born.max(oldest));
+        let moved = self.copy(at, header, offset, stamp);
+        let segment = self.segment_mut(moved);
         segment.dead_ms = segment.dead_ms.max(dead_ms);
-        let left = self.segments.get_mut(Segments::at(at.offset()));
-        left.live -= u32::try_from(size).expect("an entry is at most 256 MiB");
+        self.segment_mut(at).live -= u32::try_from(size).expect("an entry is at most 256 MiB");
         Some(moved)
     }
+
+    /// Copies an entry to `offset`, where there is room for it. One that is older than 32 bits can
+    /// tell there is 24 days old from then on, and not fresh if it ever ceases to be.
+    pub(crate) fn copy(
+        &mut self,
+        at: EntryRef,
+        mut header: Header,
+        offset: usize,
+        stamp: u64,
+    ) -> EntryRef {
+        let (born, _) = self.times(at, &header);
+        let oldest = oldest_told(stamp);
+        self.arena.copy_within(at.offset()..at.offset() + header.entry_size(), offset);
+        let copy = EntryRef::at(offset);
+        if born < oldest {
+            header.born_ms = low(oldest);
+            header.fresh_until_ms = header.born_ms;
+            header.write(self.arena, copy);
+        }
+        let segment = self.segment_mut(copy);
+        segment.base = segment.base.min(born.max(oldest));
+        copy
+    }
+}
+
+/// The earliest time that a segment opened or written at `stamp` is sure to tell.
+fn oldest_told(stamp: u64) -> u64 {
+    stamp.saturating_sub(u64::from(LIFETIME_MS_MAX))
 }

@@ -17,6 +17,9 @@
 //! together: the first carries the state and the pins of all. A run never wraps round the end.
 //! Where no run is free, a *window* of neighbours is emptied and reserved for it.
 //!
+//! One of the condemned may be the *spill*: pinned entries are copied into it out of the others,
+//! which come back sooner for that. It is free with its last pin, as they are.
+//!
 //! Entries keep the low 32 bits of milliseconds. Each segment remembers in 64 bits the time of its
 //! oldest entry; no other lies 49 days from it.
 //!
@@ -179,6 +182,8 @@ pub(crate) struct Segments {
     open: [[u32; CLASSES_MAX]; 2],
     /// Classes are merged by so many bits of their number.
     class_shift: u32,
+    /// The condemned segment that takes copies of pinned entries, or [`NONE`].
+    spill: u32,
     window: Option<Window>,
     /// Where the writer looks next.
     cursor: u32,
@@ -200,6 +205,7 @@ impl Segments {
             queues: [Queue { first: NONE, last: NONE, count: 0 }; QUEUES],
             open: [[NONE; CLASSES_MAX]; 2],
             class_shift,
+            spill: NONE,
             window: None,
             cursor: 0,
             sweep: 0,
@@ -226,12 +232,6 @@ impl Segments {
     /// Condemned segments, parts of runs included.
     pub(crate) const fn condemned_count(&self) -> u32 {
         self.queues[CONDEMNED].count
-    }
-
-    /// The condemned segments, longest condemned first.
-    pub(crate) fn condemned(&self) -> impl Iterator<Item = &Segment> {
-        let at = |index: u32| self.table.get(index as usize);
-        std::iter::successors(at(self.queues[CONDEMNED].first), move |before| at(before.next))
     }
 
     /// Whether fewer segments are free than there should be ahead of the writer.
@@ -318,12 +318,11 @@ impl Segments {
             return None;
         }
         let next = self.find_run(1)?;
-        self.take(next, 1, pool, stamp);
+        self.take(next, 1, State::Open, pool, stamp);
         if open != NONE {
             self.get_mut(open).state = State::Sealed;
         }
         self.open[pool as usize][class] = next;
-        self.get_mut(next).state = State::Open;
         Some(self.append(next, size, stamp))
     }
 
@@ -342,9 +341,37 @@ impl Segments {
             }
             _ => self.find_run(run)?,
         };
-        self.take(first, run, pool, stamp);
-        self.get_mut(first).state = State::Sealed;
+        self.take(first, run, State::Sealed, pool, stamp);
         Some(self.append(first, size, stamp))
+    }
+
+    /// Whether it pays to copy a pinned entry of `size` bytes out of segment `index`: that is
+    /// condemned, and copying out all that is pinned in it, were it as large, fills at most half a
+    /// segment. So readers of a value that many others read wait in place, and for at least half
+    /// of a segment that stays condemned somebody waits.
+    pub(crate) fn pays_to_spill(&self, index: u32, size: usize) -> bool {
+        let segment = self.get(index);
+        segment.state == State::Condemned
+            && index != self.spill
+            && segment.pins as usize * size <= SEGMENT_SIZE / 2
+            && (self.free > 0 || self.spill_has_room(size))
+    }
+
+    fn spill_has_room(&self, size: usize) -> bool {
+        self.spill != NONE && self.get(self.spill).used as usize + size <= SEGMENT_SIZE
+    }
+
+    /// Room for the copy of a pinned entry: the offset at which it goes, to be pinned at once.
+    pub(crate) fn spill(&mut self, size: usize, stamp: u64) -> Option<usize> {
+        if !self.spill_has_room(size) {
+            let next = self.find_run(1)?;
+            self.take(next, 1, State::Condemned, Pool::Small, stamp);
+            self.spill = next;
+        }
+        let offset = self.append(self.spill, size, stamp);
+        // The index points to none of it.
+        self.get_mut(self.spill).live = 0;
+        Some(offset)
     }
 
     fn append(&mut self, index: u32, size: usize, stamp: u64) -> usize {
@@ -357,15 +384,16 @@ impl Segments {
         offset
     }
 
-    /// Takes `run` consecutive free segments from `first` on.
-    fn take(&mut self, first: u32, run: u32, pool: Pool, stamp: u64) {
+    /// Takes `run` consecutive free segments from `first` on, for this state.
+    fn take(&mut self, first: u32, run: u32, state: State, pool: Pool, stamp: u64) {
         for index in first..first + run {
             self.set_free(index, false);
             let segment = self.get_mut(index);
             segment.state = State::Rest;
             segment.run = index - first;
         }
-        *self.get_mut(first) = Segment { opened: stamp, base: stamp, run, pool, ..Segment::FREE };
+        *self.get_mut(first) =
+            Segment { opened: stamp, base: stamp, run, state, pool, ..Segment::FREE };
         self.enqueue(first);
         self.cursor = self.after(first + run - 1);
     }
@@ -454,6 +482,9 @@ impl Segments {
 
     #[cold]
     fn free_condemned(&mut self, index: u32) {
+        if index == self.spill {
+            self.spill = NONE;
+        }
         self.dequeue(index);
         self.free(index);
     }

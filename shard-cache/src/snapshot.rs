@@ -11,17 +11,17 @@
 //! removed keys are remembered and no rule retires.
 
 use crate::cache::{Cache, low};
-use crate::entry::{self, EntryRef, Header, LIFETIME_MS_MAX, entry_size};
+use crate::entry::{self, EntryRef, Header, Kind, LIFETIME_MS_MAX, entry_size};
 use crate::freshness::freshness;
 use crate::hash::{Etag, KeyHash, KeyHasher};
 use crate::index::Found;
 use crate::layout::{KEY_SIZE_MAX, SEGMENT_SIZE, run_count};
+use crate::pins::Pin;
 use crate::policy::{FREQUENCY_MAX, Policy, Pool};
 use crate::purge::{Rule, Rules};
 use crate::reclaim::{STEP_ENTRIES_MAX, STEP_MOVED_BYTES_MAX};
 use crate::segments::{State, Writer};
 use crate::time::Instant;
-use crate::{Kind, Pin};
 
 /// Removed keys that are remembered while a snapshot is written or read.
 pub const REMOVED_MAX: usize = 4_096;

@@ -7,7 +7,7 @@ use shard_cache::hash::{Etag, KeyHasher};
 use shard_cache::policy::{Fifo, Lru, S3Fifo};
 use shard_cache::time::Instant;
 use shard_cache::{
-    Cache, EntryRef, FreshFor, Kind, Layout, NewValue, Policy, Purge, SEGMENT_SIZE,
+    Cache, EntryRef, FreshFor, Kind, Layout, NewValue, Pin, Policy, Purge, SEGMENT_SIZE,
     STEP_ENTRIES_MAX, StaleWindows, StoreRefused,
 };
 
@@ -372,27 +372,99 @@ fn what_dies_together_lies_together() {
     assert_eq!((statistics.evicted, statistics.moved_bytes), (0, 0));
 }
 
-#[test]
-fn while_pins_hold_some_segments_the_others_are_used() {
-    let mut world = World::new(16 * MIB);
+/// Stores entries of `size` bytes until those of `count` segments are pinned, `each` of them
+/// `times`, and have left the index.
+fn condemn(world: &mut World, count: usize, size: usize, times: usize) -> Vec<Pin> {
+    let in_segment = (SEGMENT_SIZE / size) as u32;
     let mut pins = Vec::new();
-    for number in 0..200_000 {
-        let entry = world.store(number, 500, FreshFor::Ever).unwrap();
-        // One in each of twenty segments of sixty.
-        if number % 500 == 0 && pins.len() < 20 {
-            pins.push(world.cache.pin(entry));
+    for number in 0..60_000_000 / size as u32 {
+        let entry = world.store(number, size, FreshFor::Ever).unwrap();
+        if number % in_segment == 0 && pins.len() < count * times {
+            pins.extend((0..times).map(|_| world.cache.pin(entry)));
         }
         world.step();
     }
-    let held: Vec<_> = world.cache.condemned().collect();
-    assert_eq!(held.len(), 20);
-    assert!(held.iter().all(|held| held.pins == 1 && held.bytes == SEGMENT_SIZE as u64));
-    assert!(held.is_sorted_by_key(|held| held.since_ms));
+    assert_eq!(world.cache.condemned_bytes(), (count * SEGMENT_SIZE) as u64);
     assert!(pins.iter().all(|pin| world.cache.is_condemned(pin)));
-    let refused = world.cache.statistics().refused;
-    assert_eq!(refused, 0);
+    pins
+}
+
+fn spill(world: &mut World, pins: Vec<Pin>) -> Vec<Pin> {
+    let now = world.now();
+    pins.into_iter().map(|pin| world.cache.spill(pin, now)).collect()
+}
+
+#[test]
+fn while_pins_hold_some_segments_the_others_are_used() {
+    let mut world = World::new(16 * MIB);
+    let pins = condemn(&mut world, 20, 500, 1);
+    assert_eq!(world.cache.statistics().refused, 0);
     pins.into_iter().for_each(|pin| world.cache.unpin(pin));
-    assert_eq!(world.cache.statistics().condemned_bytes, 0);
+    assert_eq!(world.cache.condemned_bytes(), 0);
+}
+
+#[test]
+fn what_slow_readers_wait_for_is_copied_together_and_the_rest_comes_back() {
+    let mut world = World::new(16 * MIB);
+    let pins = condemn(&mut world, 20, 500, 1);
+    let numbers = |world: &World, pins: &[Pin]| -> Vec<u64> {
+        pins.iter().map(|pin| world.cache.entry(pin.entry()).etag().bits()).collect()
+    };
+    let before = numbers(&world, &pins);
+    let pins = spill(&mut world, pins);
+    assert_eq!(world.cache.condemned_bytes(), SEGMENT_SIZE as u64);
+    assert_eq!(world.cache.statistics().spilled_bytes, 20 * 528);
+    assert_eq!(numbers(&world, &pins), before);
+    assert!(pins.iter().all(|pin| world.cache.entry(pin.entry()).value() == [1; 500]));
+    pins.into_iter().for_each(|pin| world.cache.unpin(pin));
+    assert_eq!(world.cache.condemned_bytes(), 0);
+}
+
+#[test]
+fn what_many_wait_for_stays_where_it_is_until_few_do() {
+    let mut world = World::new(16 * MIB);
+    let pins = condemn(&mut world, 1, 60_000, 3);
+    let mut pins = spill(&mut world, pins);
+    assert_eq!(world.cache.statistics().spilled_bytes, 0, "three of 60,000 fill most of a segment");
+    world.cache.unpin(pins.pop().unwrap());
+    let pins = spill(&mut world, pins);
+    assert_eq!(world.cache.statistics().spilled_bytes, 2 * 60_032);
+    assert_eq!(world.cache.condemned_bytes(), SEGMENT_SIZE as u64);
+    pins.into_iter().for_each(|pin| world.cache.unpin(pin));
+}
+
+#[test]
+fn a_spill_that_few_still_wait_for_is_copied_out_in_its_turn() {
+    let mut world = World::new(16 * MIB);
+    let pins = condemn(&mut world, 20, 30_000, 1);
+    let mut pins = spill(&mut world, pins);
+    assert_eq!(world.cache.condemned_bytes(), 3 * SEGMENT_SIZE as u64, "eight fit a segment");
+    let spilled = world.cache.statistics().spilled_bytes;
+    // One in each of the two that are full.
+    let (second, first) = (pins.remove(8), pins.remove(0));
+    pins.into_iter().for_each(|pin| world.cache.unpin(pin));
+    let pins = spill(&mut world, vec![first, second]);
+    assert_eq!(world.cache.condemned_bytes(), SEGMENT_SIZE as u64);
+    assert_eq!(world.cache.statistics().spilled_bytes, spilled + 2 * 30_032);
+    pins.into_iter().for_each(|pin| world.cache.unpin(pin));
+}
+
+#[test]
+fn what_is_not_condemned_or_has_a_run_for_itself_is_not_copied_out() {
+    let mut world = World::new(16 * MIB);
+    let entries = [500, MIB].map(|size| world.store(size as u32, size, FreshFor::Ever).unwrap());
+    let pins: Vec<Pin> = entries.map(|entry| world.cache.pin(entry)).into();
+    assert!(pins.iter().all(|pin| world.cache.spill_size(pin).is_none()));
+    for number in 0..1_000 {
+        world.store(number, 100_000, FreshFor::Ever).unwrap();
+        world.step();
+    }
+    assert!(pins.iter().all(|pin| world.cache.is_condemned(pin)));
+    assert_eq!(
+        pins.iter().map(|pin| world.cache.spill_size(pin)).collect::<Vec<_>>(),
+        [Some(528), None]
+    );
+    pins.into_iter().for_each(|pin| world.cache.unpin(pin));
 }
 
 #[test]

@@ -175,6 +175,11 @@ impl Spans {
         &self.spans[..usize::from(self.count)]
     }
 
+    /// The spans in order, to point them elsewhere.
+    pub fn as_mut_slice(&mut self) -> &mut [Span] {
+        &mut self.spans[..usize::from(self.count)]
+    }
+
     /// Bytes in all spans together.
     #[must_use]
     pub fn size(&self) -> u64 {

@@ -1,4 +1,4 @@
-//! Closes connections whose time is over.
+//! Closes connections whose time is over, and finds those that are slow.
 //!
 //! A slot holds its one deadline as a number; nothing is queued or cancelled when it changes, which
 //! is at every request. A sweep looks at a share of the slots each turn and at all of them every
@@ -9,16 +9,20 @@ use super::slots::State;
 use super::{BLOCKED_MAX, SWEEP, Shard};
 use crate::error::CloseReason;
 use crate::ring::Ring;
+use shard_cache::STEP_MOVED_BYTES_MAX;
 
 impl<R: Ring> Shard<R> {
     /// Looks at the share of slots that is due in this turn.
     pub(super) fn expire(&mut self) {
+        self.relief_bytes_left = STEP_MOVED_BYTES_MAX;
         let count = self.slots.high();
         if count == 0 {
             return;
         }
         let elapsed_ns = self.now.ns_since(self.swept_at);
-        let sweep_ns = u64::try_from(SWEEP.as_nanos()).expect("half a second fits");
+        // A value finds no room: whoever holds it is found sooner.
+        let sweep = if self.stalled.is_some() { SWEEP / 10 } else { SWEEP };
+        let sweep_ns = u64::try_from(sweep.as_nanos()).expect("half a second fits");
         let due = u64::from(count) * elapsed_ns / sweep_ns;
         if due == 0 {
             return;
@@ -47,6 +51,7 @@ impl<R: Ring> Shard<R> {
             {
                 self.terminate(index, CloseReason::OutputBound);
             }
+            State::Open if self.cache.condemned_bytes() > 0 => self.relieve(index),
             State::Terminating if slot.deadline <= self.now => self.join_by_force(index),
             State::Open | State::Lingering | State::Terminating => {}
             State::Free | State::Closing => {}

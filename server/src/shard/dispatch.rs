@@ -121,15 +121,15 @@ impl<R: Ring> Shard<R> {
         match event {
             Event::Sent { len } => {
                 self.counters.reply_bytes += u64::from(len);
+                slot.blocked_since = self.now;
                 let done = self.output.advance(slot.block, len, &mut self.cache);
                 self.counters.sends_short += u64::from(!done);
             }
-            Event::Failed(Fault::NoBuffers | Fault::NoDescriptors) => {
-                // The kernel is short of memory for a moment; `pump` sends again.
+            Event::Failed(Fault::NoBuffers | Fault::NoDescriptors | Fault::Cancelled) => {
+                // The kernel is short of memory for a moment, or it was recalled; `pump` sends
+                // again.
             }
-            Event::Failed(Fault::PeerGone | Fault::Cancelled) => {
-                self.terminate(index, CloseReason::PeerVanished);
-            }
+            Event::Failed(Fault::PeerGone) => self.terminate(index, CloseReason::PeerVanished),
             Event::Failed(Fault::Other(_)) => self.terminate(index, CloseReason::SocketError),
             event @ (Event::Accepted(_)
             | Event::Received { .. }

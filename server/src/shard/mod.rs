@@ -6,7 +6,7 @@
 //! wait       the only wait and the only clock          completions_max
 //! dispatch   completions become facts                  completions_max
 //! mail       other shards, then the origin plane       messages_per_peer_turn_max, landings_...
-//! expire     connections whose time is over            sweep_per_turn_max
+//! expire     connections whose time is over, slow ones sweep_per_turn_max
 //! pump       parse all that is ready, then serve it    requests_per_turn_max, pumps_...
 //! rush       wake the waiters of landed flights        rush_per_turn_max
 //! maintain   reclaim ahead, snapshot, date, counters   one step of the cache each
@@ -26,6 +26,7 @@ mod mailbox;
 mod output;
 mod parcels;
 mod pump;
+mod relief;
 mod replies;
 mod requests;
 mod retire;
@@ -139,6 +140,8 @@ pub struct Shard<R: Ring> {
     starved: bool,
     swept_at: Instant,
     sweep_cursor: u32,
+    /// Bytes that may still be copied in this turn for slow readers.
+    relief_bytes_left: usize,
     pumped: Vec<u32>,
     input: Input,
     requests: Requests,
@@ -322,6 +325,7 @@ impl<R: Ring> Shard<R> {
         counters.cache_replaced = cache.replaced;
         counters.cache_moved_bytes = cache.moved_bytes;
         counters.cache_condemned_bytes = cache.condemned_bytes;
+        counters.cache_spilled_bytes = cache.spilled_bytes;
         self.board.publish(counters);
         if self.now >= self.handed_over_at + setup::HAND_OVER
             && let Some(empty) = self.histogram_port.empties.pop()

@@ -10,10 +10,11 @@
 //! spans     <------------ output ----><arena><out>
 //! ```
 //!
-//! Invariant: a block's bytes do not change while a send is in flight.
+//! Invariant: a block's bytes do not change while a send is in flight, nor do its spans.
 
 use super::slots::NONE;
 use crate::ring::{Region, Span, Spans};
+use shard_cache::time::Instant;
 use shard_cache::{Cache, Pin};
 
 /// Bodies that one send may attach: with heads between them they fill the spans of an operation.
@@ -126,6 +127,48 @@ impl Output {
         done
     }
 
+    /// Whether any body of a block can be copied out of its condemned segment.
+    pub(super) fn can_spill(&self, index: u32, cache: &Cache<'_>) -> bool {
+        self.pins(index).any(|pin| cache.spill_size(pin).is_some())
+    }
+
+    /// Whether a block holds a condemned segment.
+    pub(super) fn holds_condemned(&self, index: u32, cache: &Cache<'_>) -> bool {
+        self.pins(index).any(|pin| cache.is_condemned(pin))
+    }
+
+    fn pins(&self, index: u32) -> impl Iterator<Item = &Pin> {
+        let block = &self.blocks[index as usize];
+        block.pins[..block.pins_count].iter().flatten()
+    }
+
+    /// Copies the bodies of a block that are still to be sent out of condemned segments, as far as
+    /// `bytes_left` goes, and lets go of those that were sent. No send may be in flight.
+    pub(super) fn spill(
+        &mut self,
+        index: u32,
+        cache: &mut Cache<'_>,
+        now: Instant,
+        bytes_left: &mut usize,
+    ) {
+        let Block { spans, pins, pins_count, .. } = &mut self.blocks[index as usize];
+        for place in &mut pins[..*pins_count] {
+            let Some(pin) = place.take() else { continue };
+            let (from, len) = cache.value_span(pin.entry());
+            let is_of_it = |span: &&mut Span| {
+                span.region == Region::Arena && (from..from + u64::from(len)).contains(&span.offset)
+            };
+            let Some(span) = spans.as_mut_slice().iter_mut().find(is_of_it) else {
+                cache.unpin(pin);
+                continue;
+            };
+            let pin = spill_within(cache, pin, now, bytes_left);
+            let (to, _) = cache.value_span(pin.entry());
+            span.offset = to + (span.offset - from);
+            *place = Some(pin);
+        }
+    }
+
     fn clear(&mut self, index: u32, cache: &mut Cache<'_>) {
         let block = &mut self.blocks[index as usize];
         for pin in block.pins[..block.pins_count].iter_mut().filter_map(Option::take) {
@@ -134,5 +177,22 @@ impl Output {
         block.pins_count = 0;
         block.used = 0;
         block.spans = Spans::new();
+    }
+}
+
+/// Copies what a pin holds out of its condemned segment, if it is to be and `bytes_left` goes so
+/// far.
+pub(super) fn spill_within(
+    cache: &mut Cache<'_>,
+    pin: Pin,
+    now: Instant,
+    bytes_left: &mut usize,
+) -> Pin {
+    match cache.spill_size(&pin) {
+        Some(size) if size <= *bytes_left => {
+            *bytes_left -= size;
+            cache.spill(pin, now)
+        }
+        Some(_) | None => pin,
     }
 }

@@ -157,6 +157,7 @@ impl<R: Ring> Shard<R> {
         }
         if slot.block == NONE {
             slot.block = self.output.acquire().expect("has_room_to_serve was asked");
+            slot.blocked_since = self.now;
         }
         slot.fresh = false;
         slot.deadline = slots::NEVER;
@@ -187,6 +188,10 @@ impl<R: Ring> Shard<R> {
         if slot.sending || slot.block == NONE {
             return;
         }
+        if slot.recalled {
+            self.spill_recalled(index);
+        }
+        let slot = &mut self.slots[index];
         let spans = self.output.spans(slot.block);
         if spans.as_slice().is_empty() {
             self.output.release(slot.block, &mut self.cache);
@@ -194,7 +199,6 @@ impl<R: Ring> Shard<R> {
             return;
         }
         slot.sending = true;
-        slot.blocked_since = self.now;
         let fd = slot.fd;
         self.submit(index, Kind::Send, Op::Send { fd, spans });
     }

@@ -160,6 +160,15 @@ impl Replies {
         slot.owed_count += 1;
     }
 
+    /// Lets `change` act on each reply of `slot`: on what it carries, and when its request arrived.
+    pub(super) fn map(&mut self, slot: &Slot, mut change: impl FnMut(Owed, Instant) -> Owed) {
+        let mut place = slot.owed_first;
+        while let Some(reply) = self.table.get_mut(place as usize) {
+            reply.owed = reply.owed.take().map(|owed| change(owed, reply.arrived));
+            place = reply.next;
+        }
+    }
+
     /// Takes the first reply of `slot` whatever it waits for: its connection is ending.
     pub(super) fn drop_first(&mut self, slot: &mut Slot) -> Option<Owed> {
         (slot.owed_first != NONE).then(|| self.take_first(slot).0)

@@ -142,6 +142,7 @@ impl<R: Ring> Shard<R> {
                     return;
                 };
                 self.slots[index].block = block;
+                self.slots[index].blocked_since = self.now;
             }
             let (owed, ask, arrived) = self.replies.take_first(&mut self.slots[index]);
             match self.write_one(index, ask, owed) {

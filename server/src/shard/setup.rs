@@ -185,6 +185,7 @@ impl<R: Ring> Shard<R> {
             starved: false,
             swept_at: Instant::ZERO,
             sweep_cursor: 0,
+            relief_bytes_left: 0,
             pumped: Vec::with_capacity(limits.pumps_per_turn_max as usize),
             input: Input::new(
                 ring.buffers_count(),

@@ -58,6 +58,8 @@ pub(super) struct Slot {
     pub(super) recv: Recv,
     /// A send is in flight; its bytes are the spans of `block`.
     pub(super) sending: bool,
+    /// The send in flight was cancelled, so that what it holds can be copied out.
+    pub(super) recalled: bool,
     /// The slot stands in the ready queue.
     pub(super) queued: bool,
     /// No request was parsed yet.
@@ -80,7 +82,7 @@ pub(super) struct Slot {
     /// When the connection is closed for `deadline_reason`, unless something happens before.
     pub(super) deadline: Instant,
     pub(super) deadline_reason: CloseReason,
-    /// Since when the send in flight has made no progress.
+    /// Since when no byte of `block` was taken.
     pub(super) blocked_since: Instant,
 }
 
@@ -93,6 +95,7 @@ impl Slot {
             in_flight: 0,
             recv: Recv::Idle,
             sending: false,
+            recalled: false,
             queued: false,
             fresh: true,
             peer_ended: false,

@@ -52,6 +52,7 @@ fn operations_reach_everything() {
         statistics.removed,
         statistics.refused,
         statistics.moved_bytes,
+        statistics.spilled_bytes,
     ];
     assert!(counts.iter().all(|count| *count > 100), "{statistics:?}");
 }

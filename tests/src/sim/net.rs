@@ -236,6 +236,12 @@ impl Net {
         self.sockets_held
     }
 
+    /// Connections that wait to be accepted.
+    #[must_use]
+    pub fn connections_waiting(&self) -> usize {
+        self.listeners.iter().map(|listener| listener.backlog.len()).sum()
+    }
+
     // Listeners and eventfds.
 
     /// A new listening socket.

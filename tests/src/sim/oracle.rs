@@ -36,6 +36,8 @@ pub(super) fn is_at_rest(world: &World) -> bool {
         && world.cast.borrow().origin.busy_count() == 0
         && world.cast.borrow().keeper.iter().all(|keeper| keeper.acts_at().is_none())
         && world.host.borrow().net.connections_held() == 0
+        // A shard that found no descriptor accepts the dead of the storm later on.
+        && world.host.borrow().net.connections_waiting() == 0
 }
 
 fn is_idle(world: &World, place: &Place) -> bool {

@@ -78,7 +78,7 @@ impl Options {
         let within = Duration::from_millis(ttl + stale)
             + Duration::from_nanos(FETCH_NS_MAX + 2 * STALL_NS_MAX);
         let few = prng.chance(tight);
-        Self {
+        let mut options = Self {
             shards_count,
             tight,
             on,
@@ -101,7 +101,20 @@ impl Options {
             snapshots: prng.chance(250),
             disk_failure: some(prng, on, 200),
             drain_early: prng.chance(200),
+        };
+        if prng.chance(40) {
+            options.let_readers_hoard();
         }
+        options
+    }
+
+    /// Clients read slowly or not at all, and what they hold of the caches is soon forgotten.
+    fn let_readers_hoard(&mut self) {
+        self.manners = vec![Manner::Honest, Manner::Slow, Manner::Deaf];
+        self.large_share = 14;
+        self.settings.timeouts.write = Duration::from_secs(30);
+        self.settings.ttl_ms = self.settings.ttl_ms.min(5);
+        self.settings.windows = StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 };
     }
 }
 
@@ -192,6 +205,7 @@ fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
         big_parcel_size,
         messages_per_peer_max: (2 * (parcels_count + big_parcels_count)).next_power_of_two(),
         messages_per_peer_turn_max: bound(1, 4, 64),
+        condemned_size_max: u64::from(bound(1 << 18, 1 << 19, 1 << 20)),
         copy_threshold,
         content_types_max: 8,
         snapshot_page_size: SNAPSHOT_PAGE_SIZE_MIN.max(big_parcel_size + 1024),
