@@ -73,6 +73,8 @@ bench-floor: host ## Measure CPU a request above the fixed-reply server. RATE= P
 		--keys $(DATA) --verify --rate $(RATE) --pipeline $(PIPELINE) --pairs $(PAIRS)
 
 # Four scenarios of 15 short rounds each, in a minute and a half; bench-floor takes its time.
+# A difference that is not resolved, or over the margin, is shown and no failure.
+SHOWN = || { status=$$?; test $$status = 3 -o $$status = 7; }
 QUICK = $(BENCH) compare --margin-us 0.7 --window 0.35 --candidate
 LARGE = target/bench-16k
 bench-quick: host ## Compare with the floor, quickly: Zipf, 16 a batch, churn, values of 16 KiB.
@@ -82,15 +84,15 @@ bench-quick: host ## Compare with the floor, quickly: Zipf, 16 a batch, churn, v
 	@test -s $(LARGE)/data.jsonl || $(BENCH) data --count 2000 --value-size 16384 > $(LARGE)/data.jsonl
 	@$(PELTON) import --if-empty $(LARGE)/data.jsonl --set origin.path=$(LARGE)/store.redb
 	@echo "== keep-alive, Zipf 0.99" && $(QUICK) '$(CANDIDATE)' --baseline '$(FLOOR) 127' \
-		--keys $(DATA) --distribution zipf:0.99 --rate 30k || test $$? = 3
+		--keys $(DATA) --distribution zipf:0.99 --rate 30k $(SHOWN)
 	@echo "== 16 a batch" && $(QUICK) '$(CANDIDATE)' --baseline '$(FLOOR) 127' \
-		--keys $(DATA) --distribution zipf:0.99 --rate 250k --pipeline 16 || test $$? = 3
+		--keys $(DATA) --distribution zipf:0.99 --rate 250k --pipeline 16 $(SHOWN)
 	@echo "== churn, 10 requests a connection" && $(QUICK) '$(CANDIDATE)' \
 		--baseline '$(FLOOR) 127 --close-after 10' \
-		--keys $(DATA) --distribution zipf:0.99 --rate 15k --churn 10 || test $$? = 3
+		--keys $(DATA) --distribution zipf:0.99 --rate 15k --churn 10 $(SHOWN)
 	@echo "== values of 16 KiB" && $(QUICK) '$(CANDIDATE) --set origin.path=$(LARGE)/store.redb' \
 		--baseline '$(FLOOR) 16384' \
-		--keys-count 2000 --verify=pattern --distribution zipf:0.99 --rate 20k || test $$? = 3
+		--keys-count 2000 --verify=pattern --distribution zipf:0.99 --rate 20k $(SHOWN)
 
 # What a snapshot costs the shards: their threads are counted, and who has no window is paused.
 SNAPSHOTS = target/bench-snapshot
