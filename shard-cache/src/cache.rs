@@ -6,9 +6,10 @@ use crate::ghost::Ghost;
 use crate::hash::{Etag, KeyHash, KeyHasher};
 use crate::index::{Found, Index, Place};
 use crate::layout::{KEY_SIZE_MAX, Layout, SEGMENT_SIZE, run_count};
+use crate::pins::Pin;
 use crate::policy::{Policy, Pool, S3Fifo};
 use crate::prefetch::prefetch;
-use crate::purge::{Purge, PurgeRefused, Rules};
+use crate::purge::{Force, Purge, PurgeRefused, Rules};
 use crate::reclaim::Victim;
 use crate::segments::{Segment, Segments, Writer};
 use crate::snapshot::{Removed, Walk};
@@ -256,10 +257,6 @@ impl<'m, P: Policy> Cache<'m, P> {
         value: &NewValue<'_>,
         now: Instant,
     ) -> Result<EntryRef, StoreRefused> {
-        if key.len() > KEY_SIZE_MAX || value.bytes.len() > self.value_size_max() {
-            self.statistics.refused += 1;
-            return Err(StoreRefused::TooLarge);
-        }
         assert_eq!(self.hasher.hash(key), hash, "keys are hashed by the cache's hasher");
         let known = self.index.find(hash, |at| entry::key(self.arena, at) == key);
         let (pool, frequency) = match known {
@@ -267,14 +264,11 @@ impl<'m, P: Policy> Cache<'m, P> {
             Some(known) => (self.segment(known.entry).pool, known.frequency),
             None => (P::admit(self.ghost.remembers(hash)), 0),
         };
-        let Some(at) = self.allocate(key, value, pool, now) else {
-            self.statistics.refused += 1;
-            return Err(StoreRefused::NoRoom);
-        };
+        let at = self.append(key, value, pool, now)?;
         if let Some(known) = known {
             self.replace(known);
         }
-        self.insert(hash, at, key, value.bytes, frequency);
+        self.insert(hash, at, frequency);
         self.statistics.stored += 1;
         Ok(at)
     }
@@ -294,6 +288,41 @@ impl<'m, P: Policy> Cache<'m, P> {
         true
     }
 
+    /// Keeps a value that must not be found, for as long as it is pinned: somebody waits for it who
+    /// had asked before it was purged.
+    ///
+    /// # Errors
+    /// As [`Cache::store`].
+    pub fn store_aside(
+        &mut self,
+        key: &[u8],
+        value: &NewValue<'_>,
+        now: Instant,
+    ) -> Result<Pin, StoreRefused> {
+        let at = self.append(key, value, Pool::Small, now)?;
+        let size = entry_size(key.len(), value.bytes.len());
+        self.segment_mut(at).live -= u32::try_from(size).expect("an entry is at most 256 MiB");
+        Ok(self.pin(at))
+    }
+
+    /// Ends the freshness of the entry of `key`. Returns whether there was one.
+    pub fn end_freshness(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> bool {
+        let found = self.index.find(hash, |at| entry::key(self.arena, at) == key);
+        let Some(Found { entry: at, .. }) = found else { return false };
+        let mut header = Header::read(self.arena, at);
+        let stamp = self.rules.stamp(now.ms());
+        let (_, fresh_until) = self.times(at, &header);
+        if fresh_until.is_none_or(|end| end > stamp) {
+            if stamp - self.segment(at).base > u64::from(u32::MAX) {
+                // It is so old that it cannot tell when that was.
+                return self.remove(hash, key);
+            }
+            (header.ever, header.fresh_until_ms) = (false, low(stamp));
+            header.write(self.arena, at);
+        }
+        true
+    }
+
     /// Drops the entry of `key`. Returns whether there was one.
     pub fn remove(&mut self, hash: KeyHash, key: &[u8]) -> bool {
         // A snapshot may have it though it is not here.
@@ -306,13 +335,25 @@ impl<'m, P: Policy> Cache<'m, P> {
         true
     }
 
-    /// Hides all entries that were stored before and that `what` names. Takes the same time
-    /// whatever that is; their memory comes back as upkeep meets them.
+    /// Hides all entries that were stored before and that `what` names, or ends their freshness.
+    /// Takes the same time whatever that is; the memory of what is hidden comes back as upkeep
+    /// meets it.
     ///
     /// # Errors
     /// [`PurgeRefused`] while as many purges of this kind are in force as there is room for.
-    pub fn purge(&mut self, what: Purge<'_>) -> Result<(), PurgeRefused> {
-        self.rules.add(what, &self.hasher)
+    pub fn purge(
+        &mut self,
+        what: Purge<'_>,
+        force: Force,
+        now: Instant,
+    ) -> Result<(), PurgeRefused> {
+        self.rules.add(what, force, now.ms(), &self.hasher)
+    }
+
+    /// Whether `what` names this key.
+    #[must_use]
+    pub fn is_named(&self, what: Purge<'_>, key: &[u8]) -> bool {
+        self.rules.is_named(what, key)
     }
 
     /// What the cache holds and has done.
@@ -356,7 +397,7 @@ impl<'m, P: Policy> Cache<'m, P> {
         header: &Header,
         now: Instant,
     ) -> Option<Freshness> {
-        if header.ever {
+        if header.ever && !self.rules.are_any_soft() {
             return Some(Freshness::Fresh);
         }
         let windows = self.windows(header.kind);
@@ -375,7 +416,27 @@ impl<'m, P: Policy> Cache<'m, P> {
         let base = self.segment(at).base;
         let born_ms = base + u64::from(header.born_ms.wrapping_sub(low(base)));
         let lifetime_ms = header.fresh_until_ms.wrapping_sub(header.born_ms);
-        (born_ms, (!header.ever).then(|| born_ms + u64::from(lifetime_ms)))
+        let fresh_until_ms = (!header.ever).then(|| born_ms + u64::from(lifetime_ms));
+        if self.rules.are_any_soft() {
+            return (born_ms, self.end(at, born_ms, fresh_until_ms));
+        }
+        (born_ms, fresh_until_ms)
+    }
+
+    /// Whether a purge has ended the freshness of the entry.
+    pub(crate) fn is_ended(&self, at: EntryRef, header: &Header) -> bool {
+        let (born_ms, _) = self.times(at, header);
+        self.rules.ended(&self.hasher, entry::key(self.arena, at), born_ms).is_some()
+    }
+
+    /// Until when an entry is fresh, where purges may have ended that.
+    #[cold]
+    fn end(&self, at: EntryRef, born_ms: u64, fresh_until_ms: Option<u64>) -> Option<u64> {
+        let ended = self.rules.ended(&self.hasher, entry::key(self.arena, at), born_ms);
+        match (fresh_until_ms, ended) {
+            (Some(end), Some(ended)) => Some(end.min(ended)),
+            (end, ended) => end.or(ended),
+        }
     }
 
     /// How long after its freshness an entry is kept, milliseconds.
@@ -405,14 +466,18 @@ impl<'m, P: Policy> Cache<'m, P> {
         }
     }
 
-    /// Room for a value, and its header; steps see to it that there is some, if there is none.
-    fn allocate(
+    /// Appends a value to a pool; nothing finds it yet. Steps see to it that there is room.
+    pub(crate) fn append(
         &mut self,
         key: &[u8],
         value: &NewValue<'_>,
         pool: Pool,
         now: Instant,
-    ) -> Option<EntryRef> {
+    ) -> Result<EntryRef, StoreRefused> {
+        if key.len() > KEY_SIZE_MAX || value.bytes.len() > self.value_size_max() {
+            self.statistics.refused += 1;
+            return Err(StoreRefused::TooLarge);
+        }
         let size = entry_size(key.len(), value.bytes.len());
         let stamp = self.rules.stamp(now.ms());
         let offset = if size <= SEGMENT_SIZE {
@@ -427,7 +492,11 @@ impl<'m, P: Policy> Cache<'m, P> {
             }
             offset
         };
-        let at = EntryRef::at(offset?);
+        let Some(offset) = offset else {
+            self.statistics.refused += 1;
+            return Err(StoreRefused::NoRoom);
+        };
+        let at = EntryRef::at(offset);
         let mut header = Header {
             etag: value.etag,
             born_ms: 0,
@@ -440,7 +509,8 @@ impl<'m, P: Policy> Cache<'m, P> {
         };
         self.set_times(&mut header, at, value.fresh_for, stamp);
         header.write(self.arena, at);
-        Some(at)
+        entry::write_body(self.arena, at, key, value.bytes);
+        Ok(at)
     }
 
     /// An entry leaves for a newer one of its key.
@@ -450,22 +520,12 @@ impl<'m, P: Policy> Cache<'m, P> {
         self.statistics.replaced += 1;
     }
 
-    /// Writes what follows the header at `at`, and lets it be found: the key is not in the index.
-    pub(crate) fn insert(
-        &mut self,
-        hash: KeyHash,
-        at: EntryRef,
-        key: &[u8],
-        value: &[u8],
-        frequency: u8,
-    ) {
-        let body = &mut self.arena[at.offset() + entry::HEADER_SIZE..];
-        body[..key.len()].copy_from_slice(key);
-        body[key.len()..][..value.len()].copy_from_slice(value);
+    /// Lets the entry at `at` be found: its key is not in the index.
+    pub(crate) fn insert(&mut self, hash: KeyHash, at: EntryRef, frequency: u8) {
         let place = self.place(hash);
         self.index.set(place, hash, at, frequency);
         self.statistics.entries += 1;
-        self.statistics.bytes += entry_size(key.len(), value.len()) as u64;
+        self.statistics.bytes += Header::read(self.arena, at).entry_size() as u64;
     }
 
     /// A slot for a new key; where there is none, the entry worth least of those around goes.

@@ -124,6 +124,13 @@ pub const fn entry_size(key_size: usize, value_size: usize) -> usize {
     (HEADER_SIZE + key_size + value_size).next_multiple_of(ALIGN)
 }
 
+/// Writes what follows the header of the entry at `at`.
+pub(crate) fn write_body(arena: &mut [u8], at: EntryRef, key: &[u8], value: &[u8]) {
+    let body = &mut arena[at.offset() + HEADER_SIZE..];
+    body[..key.len()].copy_from_slice(key);
+    body[key.len()..][..value.len()].copy_from_slice(value);
+}
+
 /// The key of the entry at `at`, without a look at the rest of its header.
 #[inline]
 pub(crate) fn key(arena: &[u8], at: EntryRef) -> &[u8] {

@@ -20,7 +20,7 @@
 //! Bytes on their way to a client are held by a [`Pin`] on their segment: it may be emptied of its
 //! keys, but its bytes stay until the last pin is gone. What somebody sends too slowly is copied
 //! out ([`Cache::spill`]), so that the rest of its segment comes back. A purge ([`Cache::purge`])
-//! hides entries by a rule, and walks over none of them.
+//! hides entries by a rule, or ends their freshness, and walks over none of them.
 //!
 //! The budget is hard: [`Layout`] says every byte, and nothing is allocated after construction.
 //!
@@ -50,6 +50,6 @@ pub use freshness::{Freshness, StaleWindows};
 pub use layout::{Layout, LayoutError, SEGMENT_SIZE};
 pub use pins::Pin;
 pub use policy::Policy;
-pub use purge::{Purge, PurgeRefused};
+pub use purge::{Force, Purge, PurgeRefused};
 pub use reclaim::{STEP_ENTRIES_MAX, STEP_MOVED_BYTES_MAX};
 pub use snapshot::{NotRestored, REMOVED_MAX, Saved, Walked, Withdrawals, Withdrawn};

@@ -1,9 +1,10 @@
-//! Purging without a walk: rules that hide what was stored before them.
+//! Purging without a walk: rules that hide what was stored before them, or end its freshness.
 //!
 //! Every entry bears the *stamp* of its storing, in milliseconds on a clock of the cache's own that
 //! never lags the caller's and that a purge puts ahead of all entries stored so far. A rule says
-//! what it hides and up to which stamp; an entry is served only if no rule hides it. So a purge is
-//! exact, also within a millisecond, and costs the same whatever it hides.
+//! what it names and up to which stamp; an entry is served only if no rule hides it, and is stale
+//! from the stamp of a rule that ends its freshness. So a purge is exact, also within a
+//! millisecond, and costs the same whatever it names.
 //!
 //! ```text
 //! rule   everything                  one number
@@ -74,26 +75,15 @@ struct Group {
 
 /// Bytes that the rules take.
 pub(crate) const RULES_SIZE: usize =
-    PREFIXES_MAX * size_of::<Prefix>() + GROUPS_MAX * size_of::<Group>();
+    2 * (PREFIXES_MAX * size_of::<Prefix>() + GROUPS_MAX * size_of::<Group>());
 
-/// The rules of a cache.
-#[derive(Debug)]
-pub(crate) struct Rules {
-    separator: u8,
-    /// The newest stamp that an entry bears.
-    stamped: u64,
-    /// The next one is at least this.
-    floor: u64,
-    /// The newest stamp that a rule hides; 0, which no entry bears, without rules.
-    newest: u64,
-    /// The stamp up to which the oldest rule hides; `u64::MAX` without rules.
-    oldest: u64,
-    /// Everything up to this stamp is hidden; 0 if that is no rule.
-    everything: u64,
-    prefixes: Vec<Prefix>,
-    groups: Vec<Group>,
-    /// None retires: entries are under way in a snapshot that are older than any segment.
-    are_held: bool,
+/// What a rule does to what it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// Hides it: it is gone.
+    Hard,
+    /// Ends its freshness: it is served, where stale values are, while it is fetched anew.
+    Soft,
 }
 
 /// A rule that is in force.
@@ -105,83 +95,177 @@ pub(crate) enum Rule<'a> {
     Group(u64),
 }
 
+/// The rules of a cache.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    separator: u8,
+    /// The next stamp is at least this.
+    floor: u64,
+    hard: Set,
+    soft: Set,
+    /// None retires: entries are under way in a snapshot that are older than any segment.
+    are_held: bool,
+}
+
+/// Rules of one force.
+#[derive(Debug)]
+struct Set {
+    /// The newest stamp that a rule speaks of; 0, which no entry bears, without rules.
+    newest: u64,
+    /// The stamp up to which the oldest rule speaks; `u64::MAX` without rules.
+    oldest: u64,
+    /// The rule on everything speaks up to this stamp; 0 if there is none.
+    everything: u64,
+    prefixes: Vec<Prefix>,
+    groups: Vec<Group>,
+}
+
 impl Rules {
     pub(crate) fn new() -> Self {
-        Self {
-            separator: SEPARATOR,
-            stamped: 0,
-            floor: 1,
-            newest: 0,
-            oldest: u64::MAX,
-            everything: 0,
-            prefixes: Vec::with_capacity(PREFIXES_MAX),
-            groups: Vec::with_capacity(GROUPS_MAX),
-            are_held: false,
-        }
+        Self { separator: SEPARATOR, floor: 1, hard: Set::new(), soft: Set::new(), are_held: false }
     }
 
     pub(crate) const fn hold(&mut self, are_held: bool) {
         self.are_held = are_held;
     }
 
-    /// All rules, each with the stamp up to which it hides.
+    /// All rules that hide something, each with the stamp up to which it does.
     pub(crate) fn all(&self) -> impl Iterator<Item = (Rule<'_>, u64)> {
+        self.hard.all()
+    }
+
+    pub(crate) fn set_separator(&mut self, separator: u8) {
+        let are_none = self.hard.groups.is_empty() && self.soft.groups.is_empty();
+        assert!(are_none, "groups that were purged keep their meaning");
+        self.separator = separator;
+    }
+
+    /// The stamp of an entry that is stored now, or a segment that is opened.
+    pub(crate) fn stamp(&self, now_ms: u64) -> u64 {
+        now_ms.max(self.floor)
+    }
+
+    /// Everything up to this stamp is hidden.
+    pub(crate) const fn everything(&self) -> u64 {
+        self.hard.everything
+    }
+
+    /// The stamp up to which the oldest rule speaks; `u64::MAX` without rules.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.hard.oldest.min(self.soft.oldest)
+    }
+
+    /// Rules in use.
+    pub(crate) fn count(&self) -> usize {
+        self.hard.count() + self.soft.count()
+    }
+
+    /// Whether rules should retire soon.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.hard.is_crowded() || self.soft.is_crowded()
+    }
+
+    /// Speaks of what was stored so far.
+    pub(crate) fn add(
+        &mut self,
+        what: Purge<'_>,
+        force: Force,
+        now_ms: u64,
+        hasher: &KeyHasher,
+    ) -> Result<(), PurgeRefused> {
+        let rule = match what {
+            Purge::Everything | Purge::Prefix([]) => Rule::Everything,
+            // Longer than any key.
+            Purge::Prefix(bytes) if bytes.len() > KEY_SIZE_MAX => return Ok(()),
+            Purge::Prefix(bytes) => Rule::Prefix(bytes),
+            Purge::Group(name) => Rule::Group(hasher.hash(name).bits()),
+        };
+        let until = self.stamp(now_ms);
+        match force {
+            Force::Hard => self.put(rule, until)?,
+            Force::Soft => self.soft.put(rule, until)?,
+        }
+        self.floor = until + 1;
+        Ok(())
+    }
+
+    /// Puts a rule that hides in force, which is newer than those that are.
+    pub(crate) fn put(&mut self, rule: Rule<'_>, until: u64) -> Result<(), PurgeRefused> {
+        self.hard.put(rule, until)
+    }
+
+    /// Whether there are rules that hide something.
+    #[inline]
+    pub(crate) const fn are_any(&self) -> bool {
+        self.hard.newest > 0
+    }
+
+    /// Whether there are rules that end the freshness of something.
+    #[inline]
+    pub(crate) const fn are_any_soft(&self) -> bool {
+        self.soft.newest > 0
+    }
+
+    /// Whether an entry with this key and stamp is hidden.
+    pub(crate) fn hide(&self, hasher: &KeyHasher, key: &[u8], stamp: u64) -> bool {
+        stamp <= self.hard.newest && stamp <= self.hard.until(hasher, self.separator, key)
+    }
+
+    /// When the freshness of an entry with this key and stamp was ended, if it was.
+    pub(crate) fn ended(&self, hasher: &KeyHasher, key: &[u8], stamp: u64) -> Option<u64> {
+        if stamp > self.soft.newest {
+            return None;
+        }
+        let until = self.soft.until(hasher, self.separator, key);
+        (stamp <= until).then_some(until)
+    }
+
+    /// Whether `what` names this key.
+    pub(crate) fn is_named(&self, what: Purge<'_>, key: &[u8]) -> bool {
+        match what {
+            Purge::Everything => true,
+            Purge::Prefix(prefix) => key.starts_with(prefix),
+            Purge::Group(name) => group(self.separator, key) == Some(name),
+        }
+    }
+
+    /// Drops the rules that speak of nothing that was stored after `opened`, where nothing older is
+    /// left.
+    pub(crate) fn retire(&mut self, opened: u64) {
+        if !self.are_held {
+            self.hard.retire(opened);
+            self.soft.retire(opened);
+        }
+    }
+}
+
+impl Set {
+    fn new() -> Self {
+        Self {
+            newest: 0,
+            oldest: u64::MAX,
+            everything: 0,
+            prefixes: Vec::with_capacity(PREFIXES_MAX),
+            groups: Vec::with_capacity(GROUPS_MAX),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Rule<'_>, u64)> {
         let everything = Some(self.everything).filter(|until| *until > 0);
         let prefixes = self.prefixes.iter().map(|rule| (Rule::Prefix(rule.bytes()), rule.until));
         let groups = self.groups.iter().map(|rule| (Rule::Group(rule.name), rule.until));
         everything.map(|until| (Rule::Everything, until)).into_iter().chain(prefixes).chain(groups)
     }
 
-    pub(crate) fn set_separator(&mut self, separator: u8) {
-        assert!(self.groups.is_empty(), "groups that were purged keep their meaning");
-        self.separator = separator;
-    }
-
-    /// The stamp of an entry that is stored now, or a segment that is opened.
-    pub(crate) fn stamp(&mut self, now_ms: u64) -> u64 {
-        self.stamped = now_ms.max(self.floor);
-        self.stamped
-    }
-
-    /// Everything up to this stamp is hidden.
-    pub(crate) const fn everything(&self) -> u64 {
-        self.everything
-    }
-
-    /// The stamp up to which the oldest rule hides; `u64::MAX` without rules.
-    pub(crate) const fn oldest(&self) -> u64 {
-        self.oldest
-    }
-
-    /// Rules in use.
-    pub(crate) fn count(&self) -> usize {
+    fn count(&self) -> usize {
         self.prefixes.len() + self.groups.len() + usize::from(self.everything > 0)
     }
 
-    /// Whether rules should retire soon.
-    pub(crate) fn is_crowded(&self) -> bool {
+    fn is_crowded(&self) -> bool {
         self.prefixes.len() > PREFIXES_MAX / 2 || self.groups.len() > GROUPS_MAX / 2
     }
 
-    /// Hides what was stored so far.
-    pub(crate) fn add(&mut self, what: Purge<'_>, hasher: &KeyHasher) -> Result<(), PurgeRefused> {
-        let until = self.stamped;
-        self.put(
-            match what {
-                Purge::Everything | Purge::Prefix([]) => Rule::Everything,
-                // Longer than any key.
-                Purge::Prefix(bytes) if bytes.len() > KEY_SIZE_MAX => return Ok(()),
-                Purge::Prefix(bytes) => Rule::Prefix(bytes),
-                Purge::Group(name) => Rule::Group(hasher.hash(name).bits()),
-            },
-            until,
-        )?;
-        self.floor = until + 1;
-        Ok(())
-    }
-
-    /// Puts a rule in force that is newer than those that are.
-    pub(crate) fn put(&mut self, rule: Rule<'_>, until: u64) -> Result<(), PurgeRefused> {
+    fn put(&mut self, rule: Rule<'_>, until: u64) -> Result<(), PurgeRefused> {
         match rule {
             Rule::Everything => {
                 self.everything = until;
@@ -215,47 +299,26 @@ impl Rules {
     }
 
     fn find_bounds(&mut self) {
-        let prefixes = self.prefixes.iter().map(|prefix| prefix.until);
-        let groups = self.groups.iter().map(|group| group.until);
-        let everything = Some(self.everything).filter(|until| *until > 0);
-        (self.oldest, self.newest) = prefixes
-            .chain(groups)
-            .chain(everything)
-            .fold((u64::MAX, 0), |(least, most), until| (least.min(until), most.max(until)));
+        (self.oldest, self.newest) = self
+            .all()
+            .fold((u64::MAX, 0), |(least, most), (_, until)| (least.min(until), most.max(until)));
     }
 
-    /// Whether there are rules.
-    #[inline]
-    pub(crate) const fn are_any(&self) -> bool {
-        self.newest > 0
-    }
-
-    /// Whether an entry with this key and stamp is hidden.
-    pub(crate) fn hide(&self, hasher: &KeyHasher, key: &[u8], stamp: u64) -> bool {
-        stamp <= self.newest && self.match_any(hasher, key, stamp)
-    }
-
-    fn match_any(&self, hasher: &KeyHasher, key: &[u8], stamp: u64) -> bool {
-        if stamp <= self.everything {
-            return true;
-        }
-        let is_match = |prefix: &Prefix| stamp <= prefix.until && key.starts_with(prefix.bytes());
-        if self.prefixes.iter().any(is_match) {
-            return true;
-        }
+    /// The stamp up to which rules speak of this key; 0 if none does.
+    fn until(&self, hasher: &KeyHasher, separator: u8, key: &[u8]) -> u64 {
+        let named = self.prefixes.iter().filter(|prefix| key.starts_with(prefix.bytes()));
+        let until = named.map(|prefix| prefix.until).fold(self.everything, u64::max);
         if self.groups.is_empty() {
-            return false;
+            return until;
         }
-        let Some(size) = key.iter().position(|byte| *byte == self.separator) else { return false };
-        let name = hasher.hash(&key[..size]).bits();
+        let Some(name) = group(separator, key) else { return until };
+        let name = hasher.hash(name).bits();
         let found = self.groups.binary_search_by_key(&name, |group| group.name);
-        found.is_ok_and(|at| stamp <= self.groups[at].until)
+        found.map_or(until, |at| until.max(self.groups[at].until))
     }
 
-    /// Drops the rules that hide nothing that was stored after `opened`, where nothing older is
-    /// left.
-    pub(crate) fn retire(&mut self, opened: u64) {
-        if self.oldest < opened && !self.are_held {
+    fn retire(&mut self, opened: u64) {
+        if self.oldest < opened {
             self.prefixes.retain(|prefix| prefix.until >= opened);
             self.groups.retain(|group| group.until >= opened);
             if self.everything < opened {
@@ -266,11 +329,20 @@ impl Rules {
     }
 }
 
+/// The name of the group that a key belongs to.
+fn group(separator: u8, key: &[u8]) -> Option<&[u8]> {
+    key.iter().position(|byte| *byte == separator).map(|size| &key[..size])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const HASHER: KeyHasher = KeyHasher::new([3, 4]);
+
+    fn add(rules: &mut Rules, what: Purge<'_>, now_ms: u64) -> Result<(), PurgeRefused> {
+        rules.add(what, Force::Hard, now_ms, &HASHER)
+    }
 
     fn hides(rules: &Rules, key: &str, stamp: u64) -> bool {
         rules.hide(&HASHER, key.as_bytes(), stamp)
@@ -280,15 +352,15 @@ mod tests {
     fn a_rule_hides_what_was_stored_before_it_also_within_a_millisecond() {
         let mut rules = Rules::new();
         let before = rules.stamp(5);
-        rules.add(Purge::Prefix(b"a"), &HASHER).unwrap();
+        add(&mut rules, Purge::Prefix(b"a"), 5).unwrap();
         let between = rules.stamp(5);
-        rules.add(Purge::Group(b"b"), &HASHER).unwrap();
+        add(&mut rules, Purge::Group(b"b"), 5).unwrap();
         let after = rules.stamp(5);
         assert_eq!([before, between, after], [5, 6, 7]);
         assert_eq!([5, 6, 7].map(|stamp| hides(&rules, "ab", stamp)), [true, false, false]);
         assert_eq!([5, 6, 7].map(|stamp| hides(&rules, "b:1", stamp)), [true, true, false]);
         assert_eq!(["b", "bb:1", "c:b:"].map(|key| hides(&rules, key, 5)), [false; 3]);
-        rules.add(Purge::Everything, &HASHER).unwrap();
+        add(&mut rules, Purge::Everything, 5).unwrap();
         assert_eq!([7, 8].map(|stamp| hides(&rules, "c", stamp)), [true, false]);
         assert_eq!(rules.count(), 1, "one rule says it all");
     }
@@ -297,28 +369,46 @@ mod tests {
     fn rules_are_bounded_merge_and_retire() {
         let mut rules = Rules::new();
         for number in 0..PREFIXES_MAX as u64 {
-            rules.stamp(number + 1);
-            rules.add(Purge::Prefix(format!("a{number:02}").as_bytes()), &HASHER).unwrap();
+            let name = format!("a{number:02}");
+            add(&mut rules, Purge::Prefix(name.as_bytes()), number + 1).unwrap();
         }
         assert!(rules.is_crowded());
-        assert_eq!(rules.add(Purge::Prefix(b"b"), &HASHER), Err(PurgeRefused));
-        rules.add(Purge::Prefix(b"a07"), &HASHER).unwrap();
+        assert_eq!(add(&mut rules, Purge::Prefix(b"b"), 5), Err(PurgeRefused));
+        add(&mut rules, Purge::Prefix(b"a07"), 5).unwrap();
         rules.retire(31);
         assert_eq!(rules.count(), 3, "30 and 31 are left, and a07, which is as young");
-        rules.add(Purge::Prefix(b"a"), &HASHER).unwrap();
+        add(&mut rules, Purge::Prefix(b"a"), 5).unwrap();
         assert_eq!(rules.count(), 1, "it covers the others");
-        rules.retire(33);
+        rules.retire(35);
         assert_eq!((rules.count(), rules.oldest()), (0, u64::MAX));
+    }
+
+    #[test]
+    fn a_soft_rule_says_when_freshness_has_ended_and_hides_nothing() {
+        let mut rules = Rules::new();
+        rules.add(Purge::Group(b"b"), Force::Soft, 5, &HASHER).unwrap();
+        rules.add(Purge::Prefix(b"b:1"), Force::Soft, 9, &HASHER).unwrap();
+        let ended = |key: &[u8], stamp| rules.ended(&HASHER, key, stamp);
+        assert_eq!([4, 5].map(|stamp| ended(b"b:2", stamp)), [Some(5); 2]);
+        assert_eq!(
+            [5, 6, 9, 10].map(|stamp| ended(b"b:1", stamp)),
+            [Some(9), Some(9), Some(9), None]
+        );
+        assert_eq!(ended(b"b:2", 6), None);
+        assert_eq!(ended(b"c:2", 1), None);
+        assert!(!rules.are_any() && rules.are_any_soft() && !hides(&rules, "b:1", 1));
+        assert_eq!((rules.count(), rules.oldest()), (2, 5));
+        rules.retire(6);
+        assert_eq!((rules.count(), rules.oldest()), (1, 9));
     }
 
     #[test]
     fn groups_are_bounded() {
         let mut rules = Rules::new();
-        rules.stamp(1);
         for number in 0..GROUPS_MAX {
-            rules.add(Purge::Group(&number.to_le_bytes()), &HASHER).unwrap();
+            add(&mut rules, Purge::Group(&number.to_le_bytes()), 5).unwrap();
         }
-        assert_eq!(rules.add(Purge::Group(b"one more"), &HASHER), Err(PurgeRefused));
-        assert_eq!(rules.add(Purge::Group(&7_usize.to_le_bytes()), &HASHER), Ok(()));
+        assert_eq!(add(&mut rules, Purge::Group(b"one more"), 5), Err(PurgeRefused));
+        assert_eq!(add(&mut rules, Purge::Group(&7_usize.to_le_bytes()), 5), Ok(()));
     }
 }

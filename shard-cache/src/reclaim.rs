@@ -200,7 +200,9 @@ impl<P: Policy> Cache<'_, P> {
             P::judge(pool, frequency)
         };
         if let Verdict::Keep { frequency } = verdict {
-            if size > KEPT_BYTES_MAX && size == live as usize && victim.reason != Reason::Window {
+            let is_alone = size > KEPT_BYTES_MAX && size == live as usize;
+            // What a rule says of it would be forgotten with the rule, if it stayed.
+            if is_alone && victim.reason != Reason::Window && !self.is_ended(at, &header) {
                 let stamp = self.rules.stamp(now.ms());
                 self.index.set_frequency(place, frequency);
                 self.segments.keep_run(victim.segment, stamp);
@@ -259,8 +261,8 @@ impl<P: Policy> Cache<'_, P> {
         Some(moved)
     }
 
-    /// Copies an entry to `offset`, where there is room for it. One that is older than 32 bits can
-    /// tell there is 24 days old from then on, and not fresh if it ever ceases to be.
+    /// Copies an entry to `offset`, where there is room for it. It takes along that its freshness
+    /// was ended, and one that is older than 32 bits can tell there is 24 days old from then on.
     pub(crate) fn copy(
         &mut self,
         at: EntryRef,
@@ -268,17 +270,16 @@ impl<P: Policy> Cache<'_, P> {
         offset: usize,
         stamp: u64,
     ) -> EntryRef {
-        let (born, _) = self.times(at, &header);
-        let oldest = oldest_told(stamp);
+        let (born, fresh_until) = self.times(at, &header);
+        let born = born.max(oldest_told(stamp));
         self.arena.copy_within(at.offset()..at.offset() + header.entry_size(), offset);
         let copy = EntryRef::at(offset);
-        if born < oldest {
-            header.born_ms = low(oldest);
-            header.fresh_until_ms = header.born_ms;
-            header.write(self.arena, copy);
-        }
+        header.born_ms = low(born);
+        header.ever = fresh_until.is_none();
+        header.fresh_until_ms = low(fresh_until.unwrap_or(born).max(born));
+        header.write(self.arena, copy);
         let segment = self.segment_mut(copy);
-        segment.base = segment.base.min(born.max(oldest));
+        segment.base = segment.base.min(born);
         copy
     }
 }

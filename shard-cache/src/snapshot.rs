@@ -253,10 +253,8 @@ impl<P: Policy> Cache<'_, P> {
     ///
     /// # Panics
     /// If a walk is under way.
-    pub fn begin_restore(&mut self, now: Instant) {
+    pub fn begin_restore(&mut self) {
         assert!(self.walk.is_none(), "a snapshot is written or read");
-        // A purge hides what is put back, even if nothing was stored before it.
-        self.rules.stamp(now.ms());
         self.watch(true);
     }
 
@@ -317,7 +315,8 @@ impl<P: Policy> Cache<'_, P> {
         if let Some(known) = known {
             self.replace(known);
         }
-        self.insert(hash, at, saved.key, saved.value, saved.frequency.min(FREQUENCY_MAX));
+        entry::write_body(self.arena, at, saved.key, saved.value);
+        self.insert(hash, at, saved.frequency.min(FREQUENCY_MAX));
         Ok(())
     }
 

@@ -7,8 +7,8 @@ use shard_cache::hash::{Etag, KeyHasher};
 use shard_cache::policy::{Fifo, Lru, S3Fifo};
 use shard_cache::time::Instant;
 use shard_cache::{
-    Cache, EntryRef, FreshFor, Kind, Layout, NewValue, Pin, Policy, Purge, SEGMENT_SIZE,
-    STEP_ENTRIES_MAX, StaleWindows, StoreRefused,
+    Cache, EntryRef, Force, FreshFor, Kind, Layout, NewValue, Pin, Policy, Purge, PurgeRefused,
+    SEGMENT_SIZE, STEP_ENTRIES_MAX, StaleWindows, StoreRefused,
 };
 
 const WINDOWS: [StaleWindows; 1] = [StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 }];
@@ -68,6 +68,10 @@ impl<P: Policy> Of<P> {
 
     fn step(&mut self) {
         self.cache.step(self.now());
+    }
+
+    fn purge(&mut self, what: Purge<'_>) -> Result<(), PurgeRefused> {
+        self.cache.purge(what, Force::Hard, self.now())
     }
 
     fn evicted(&self) -> u64 {
@@ -349,7 +353,7 @@ fn what_a_purge_hides_is_not_made_fresh_again() {
     let mut world = World::new(8 * MIB);
     let entry = world.store(1, 10, FreshFor::Ever).unwrap();
     assert!(world.cache.update(entry, FreshFor::Ms(1_000), world.now()));
-    world.cache.purge(Purge::Prefix(&1_u32.to_le_bytes())).unwrap();
+    world.purge(Purge::Prefix(&1_u32.to_le_bytes())).unwrap();
     assert!(!world.cache.update(entry, FreshFor::Ever, world.now()));
     assert!(!world.holds(1));
 }
@@ -476,7 +480,7 @@ fn purge_rules_retire_also_where_nothing_is_evicted() {
     for round in 0..200_u32 {
         // Prefixes that no key has.
         let prefix = [0xff, 0xff, 0xff, round as u8, 0];
-        while world.cache.purge(Purge::Prefix(&prefix)).is_err() {
+        while world.purge(Purge::Prefix(&prefix)).is_err() {
             world.now_ms += 1;
             world.step();
         }
@@ -495,7 +499,7 @@ fn what_a_purge_of_everything_leaves_comes_back_without_a_walk_of_lookups() {
     for number in 0..10_000 {
         world.store(number, 500, FreshFor::Ever).unwrap();
     }
-    world.cache.purge(Purge::Everything).unwrap();
+    world.purge(Purge::Everything).unwrap();
     let entry = world.store(1, 500, FreshFor::Ever).unwrap();
     for _ in 0..200 {
         world.now_ms += 1;

@@ -6,8 +6,8 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use shard_cache::hash::{Etag, KeyHasher};
 use shard_cache::time::Instant;
 use shard_cache::{
-    Cache, FreshFor, Freshness, Kind, Layout, NewValue, NotRestored, Purge, REMOVED_MAX, Saved,
-    StaleWindows, Walked, Withdrawals, Withdrawn,
+    Cache, Force, FreshFor, Freshness, Kind, Layout, NewValue, NotRestored, Purge, PurgeRefused,
+    REMOVED_MAX, Saved, StaleWindows, Walked, Withdrawals, Withdrawn,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,6 +85,10 @@ impl World {
         self.cache.store(self.hasher.hash(key), key, &value, self.now()).is_ok()
     }
 
+    fn purge(&mut self, what: Purge<'_>) -> Result<(), PurgeRefused> {
+        self.cache.purge(what, Force::Hard, self.now())
+    }
+
     fn remove(&mut self, key: &[u8]) {
         self.cache.remove(self.hasher.hash(key), key);
     }
@@ -138,7 +142,7 @@ fn everything_comes_back_stale_and_as_popular_as_it_was() {
     assert_eq!(old.cache.statistics().pins, 0);
 
     let mut new = World::new(8 * MIB, NEW, (1 << 32) + 500);
-    new.cache.begin_restore(new.now());
+    new.cache.begin_restore();
     for kept in &kept {
         assert_eq!(new.restore(kept), Ok(()));
         assert_eq!(new.restore(kept), Err(NotRestored::Known));
@@ -176,7 +180,7 @@ fn what_is_dead_or_negative_is_not_handed_out_and_what_dies_meanwhile_does_not_c
     let kept = old.walk_to_end();
     assert_eq!(kept.iter().map(|kept| &kept.key[..]).collect::<Vec<_>>(), [b"long"]);
     let mut new = World::new(4 * MIB, NEW, 95_000);
-    new.cache.begin_restore(new.now());
+    new.cache.begin_restore();
     assert_eq!(new.restore(&kept[0]), Err(NotRestored::Dead));
     new.now_ms = 85_000;
     assert_eq!(new.restore(&kept[0]), Ok(()));
@@ -194,8 +198,8 @@ fn what_is_withdrawn_during_a_walk_is_named_at_its_end() {
     assert_eq!(kept.len(), 5);
     old.remove(b"c");
     old.remove(b"evicted by now");
-    old.cache.purge(Purge::Prefix(b"ab")).unwrap();
-    old.cache.purge(Purge::Group(b"a")).unwrap();
+    old.purge(Purge::Prefix(b"ab")).unwrap();
+    old.purge(Purge::Group(b"a")).unwrap();
     // Enough upkeep for the rules to retire, if they could.
     old.now_ms += 100_000;
     (0..100).for_each(|_| old.cache.step(old.now()));
@@ -227,7 +231,7 @@ fn more_removals_than_are_remembered_spoil_a_walk_and_keep_what_is_left_out() {
     assert!(old.end_walk().is_some());
 
     let mut new = World::new(16 * MIB, NEW, 1);
-    new.cache.begin_restore(new.now());
+    new.cache.begin_restore();
     let of = |key: &[u8]| Kept {
         key: key.to_vec(),
         value: Vec::new(),
@@ -258,8 +262,8 @@ fn a_purge_before_anything_was_put_back_hides_it_and_does_not_retire_before_all_
         proven: false,
     };
     let mut new = World::new(4 * MIB, NEW, 100_000);
-    new.cache.begin_restore(new.now());
-    new.cache.purge(Purge::Prefix(b"a")).unwrap();
+    new.cache.begin_restore();
+    new.purge(Purge::Prefix(b"a")).unwrap();
     new.now_ms += 100_000;
     new.cache.step(new.now());
     assert_eq!(new.restore(&of(b"ab")), Err(NotRestored::Withdrawn));
@@ -267,9 +271,9 @@ fn a_purge_before_anything_was_put_back_hides_it_and_does_not_retire_before_all_
     new.cache.step(new.now());
     assert_eq!(new.cache.statistics().purge_rules, 0, "rules retire again");
 
-    new.cache.begin_restore(new.now());
+    new.cache.begin_restore();
     assert_eq!(new.restore(&of(b"b")), Ok(()));
-    new.cache.purge(Purge::Everything).unwrap();
+    new.purge(Purge::Everything).unwrap();
     assert_eq!(new.lookup(b"b"), None);
     assert_eq!(new.restore(&of(b"c")), Err(NotRestored::Withdrawn));
 }
@@ -286,7 +290,7 @@ fn of_two_versions_the_later_one_stays_whichever_comes_back_first() {
     };
     for order in [[5, 6], [6, 5]] {
         let mut new = World::new(4 * MIB, NEW, 100);
-        new.cache.begin_restore(new.now());
+        new.cache.begin_restore();
         let restored = order.map(|born_ms| new.restore(&of(born_ms)).is_ok());
         assert_eq!(restored, [true, order[1] == 6]);
         assert_eq!(new.lookup(b"a").unwrap().0.len(), 6);
@@ -300,7 +304,7 @@ fn of_two_versions_the_later_one_stays_whichever_comes_back_first() {
 fn nothing_leaves_for_what_comes_back() {
     let mut new = World::new(4 * MIB, NEW, 100_000);
     assert!(new.store(b"here", &[1; 1_000], FreshFor::Ever));
-    new.cache.begin_restore(new.now());
+    new.cache.begin_restore();
     let mut refused = 0;
     for number in 0..20_000_u32 {
         let kept = Kept {
@@ -413,7 +417,7 @@ impl Used {
             }
             Act::Purge(number) => {
                 let prefix = number % 16;
-                if world.cache.purge(Purge::Prefix(&[prefix])).is_ok() {
+                if world.purge(Purge::Prefix(&[prefix])).is_ok() {
                     versions.retain(|key, _| key[0] != prefix);
                     touched.extend((0..16).map(|rest| [prefix, rest]));
                 }
@@ -459,7 +463,7 @@ proptest! {
         assert_eq!(old.cache.statistics().pins, 0);
 
         let mut new = World::new(8 * MIB, NEW, old.now_ms + later_ms);
-        new.cache.begin_restore(new.now());
+        new.cache.begin_restore();
         for kept in &kept {
             let known = versions.get(&kept.key[..]).is_some_and(|all| all.contains(&kept.value));
             assert!(known, "{:?} is of no version that could be read", kept.key);

@@ -47,7 +47,7 @@ impl<R: Ring> Shard<R> {
             }
             PageJob::Restore { page, is_first, is_last } => {
                 if is_first {
-                    self.cache.begin_restore(self.now);
+                    self.cache.begin_restore();
                 }
                 Some(Work::Restore { page, is_last })
             }

@@ -8,8 +8,8 @@
 use shard_cache::hash::{Etag, KeyHasher};
 use shard_cache::time::Instant;
 use shard_cache::{
-    Cache, FreshFor, Freshness, Hit, Kind, Layout, NewValue, Pin, Policy, Purge, SEGMENT_SIZE,
-    STEP_ENTRIES_MAX, STEP_MOVED_BYTES_MAX, StaleWindows, Statistics, StoreRefused,
+    Cache, Force, FreshFor, Freshness, Hit, Kind, Layout, NewValue, Pin, Policy, Purge,
+    SEGMENT_SIZE, STEP_ENTRIES_MAX, STEP_MOVED_BYTES_MAX, StaleWindows, Statistics, StoreRefused,
 };
 use std::collections::BTreeMap;
 
@@ -39,9 +39,11 @@ pub(crate) enum Operation {
     Spill { which: u8 },
     Step,
     Wait { ms: u64 },
-    PurgeAll,
-    PurgePrefix { key: u8, size: u8 },
-    PurgeGroup { key: u8 },
+    PurgeAll { force: Force },
+    PurgePrefix { key: u8, size: u8, force: Force },
+    PurgeGroup { key: u8, force: Force },
+    EndFreshness { key: u8 },
+    StoreAside { key: u8, size: u32 },
 }
 
 impl Operation {
@@ -57,6 +59,7 @@ impl Operation {
             160..=239 => u32::from(b) * 160 + u32::from(a),
             _ => VALUE_SIZE_MAX - u32::from(b) * 1_500 - u32::from(a),
         };
+        let force = if b.is_multiple_of(2) { Force::Hard } else { Force::Soft };
         match what {
             0..=79 => Self::Lookup { key },
             80..=139 => Self::Store { key, size, fresh_for, negative: a % 8 == 7 },
@@ -67,11 +70,12 @@ impl Operation {
             225..=231 => Self::Remove { key },
             232..=238 => Self::PinFound { key },
             239..=246 => Self::Unpin { which: a },
-            247..=249 => Self::PurgePrefix { key, size: a % 12 },
-            250..=253 => Self::PurgeGroup { key },
+            247..=249 => Self::PurgePrefix { key, size: a % 12, force },
+            250..=252 => Self::PurgeGroup { key, force },
+            253 => Self::EndFreshness { key },
+            254 => Self::StoreAside { key, size },
             // Rare: what is gone is not tested.
-            254 => Self::Lookup { key },
-            255 => Self::PurgeAll,
+            255 => Self::PurgeAll { force },
         }
     }
 }
@@ -96,15 +100,46 @@ pub(crate) struct Version {
     /// When it was stored; a purge in the same millisecond may put it a little later.
     pub(crate) born_ms: [u64; 2],
     fresh_for: FreshFor,
+    /// When its freshness was ended, at the earliest and at the latest.
+    ended_ms: Option<[u64; 2]>,
 }
 
 impl Version {
+    /// Its freshness ends; if it had ended before, whether that is forgotten is not told.
+    fn end(&mut self, ended_ms: [u64; 2]) {
+        let before = self.ended_ms.unwrap_or(ended_ms);
+        self.ended_ms = Some([before[0].min(ended_ms[0]), before[1].max(ended_ms[1])]);
+    }
+
+    /// What a failure is told with.
+    fn times(&self) -> impl std::fmt::Debug {
+        (self.born_ms, self.fresh_for, self.ended_ms)
+    }
+
+    /// Whether this may be done with it: it lies between the earliest and the latest.
+    fn may_be(&self, freshness: Freshness, now_ms: u64) -> bool {
+        let rank = |freshness| match freshness {
+            None => 0,
+            Some(Freshness::Retained) => 1,
+            Some(Freshness::Stale) => 2,
+            Some(Freshness::Fresh) => 3,
+        };
+        let [least, most] = self.freshness(now_ms).map(rank);
+        (least..=most).contains(&rank(Some(freshness)))
+    }
+
     /// What may be done with it, if it was born at its earliest or at its latest.
     fn freshness(&self, now_ms: u64) -> [Option<Freshness>; 2] {
         let windows = WINDOWS[usize::from(self.negative)];
-        self.born_ms.map(|born_ms| {
-            let FreshFor::Ms(ms) = self.fresh_for else { return Some(Freshness::Fresh) };
-            let end_ms = born_ms + u64::from(ms.min(1 << 31));
+        [0, 1].map(|bound| {
+            let by_itself = match self.fresh_for {
+                FreshFor::Ms(ms) => self.born_ms[bound] + u64::from(ms.min(1 << 31)),
+                FreshFor::Ever => u64::MAX,
+            };
+            let end_ms = self.ended_ms.map_or(by_itself, |ended| by_itself.min(ended[bound]));
+            if end_ms == u64::MAX {
+                return Some(Freshness::Fresh);
+            }
             if now_ms < end_ms {
                 Some(Freshness::Fresh)
             } else if now_ms < end_ms + u64::from(windows.while_revalidate_ms) {
@@ -180,7 +215,8 @@ impl<'m, P: Policy> World<'m, P> {
                 assert_eq!(self.cache.entry(entry).value(), bytes);
                 self.stored += 1;
                 let born_ms = self.born_ms();
-                self.model.insert(name, Version { bytes, negative, born_ms, fresh_for });
+                let version = Version { bytes, negative, born_ms, fresh_for, ended_ms: None };
+                self.model.insert(name, version);
             }
             Err(refused) => assert_eq!(refused, StoreRefused::NoRoom),
         }
@@ -192,7 +228,12 @@ impl<'m, P: Policy> World<'m, P> {
         let hit = found?;
         let name = name(key);
         let version = self.model.get(&name).expect("only what was stored and not purged is found");
-        assert!(version.freshness(self.now_ms).contains(&Some(hit.freshness)), "{hit:?}");
+        assert!(
+            version.may_be(hit.freshness, self.now_ms),
+            "{hit:?} at {} of {:?}",
+            self.now_ms,
+            version.times()
+        );
         let entry = self.cache.entry(hit.entry);
         assert!(entry.value() == version.bytes, "the newest version is read");
         assert_eq!(entry.key(), name);
@@ -237,10 +278,54 @@ impl<'m, P: Policy> World<'m, P> {
         pin
     }
 
-    fn purge(&mut self, what: Purge<'_>, is_named: impl Fn(&[u8]) -> bool) {
-        if self.cache.purge(what).is_ok() {
-            self.model.retain(|name, _| !is_named(name));
-            self.stamp_ms = self.stamp_ms.max(self.now_ms) + 1;
+    fn purge(&mut self, what: Purge<'_>, force: Force, is_named: impl Fn(&[u8]) -> bool) {
+        if self.cache.purge(what, force, self.now()).is_err() {
+            return;
+        }
+        self.model.keys().for_each(|name| {
+            assert_eq!(self.cache.is_named(what, name), is_named(name), "{what:?}");
+        });
+        match force {
+            Force::Hard => self.model.retain(|name, _| !is_named(name)),
+            Force::Soft => {
+                let ended_ms = self.born_ms();
+                let named = self.model.iter_mut().filter(|(name, _)| is_named(name));
+                named.for_each(|(_, version)| version.end(ended_ms));
+            }
+        }
+        self.stamp_ms = self.stamp_ms.max(self.now_ms) + 1;
+    }
+
+    fn end_freshness(&mut self, key: u8) {
+        let name = name(key);
+        let ended_ms = self.born_ms();
+        if self.cache.end_freshness(self.hasher.hash(&name), &name, self.now())
+            && let Some(version) = self.model.get_mut(&name)
+        {
+            version.end(ended_ms);
+        }
+    }
+
+    /// What is kept aside is found by nobody, and nothing else changes.
+    fn store_aside(&mut self, key: u8, size: u32) {
+        if self.pins.len() == PINS_MAX {
+            return;
+        }
+        let (name, bytes) = (name(key), vec![key; size as usize]);
+        let value = NewValue {
+            etag: Etag::from_bits(7),
+            kind: Kind { content_type: 5, windows: 0 },
+            fresh_for: FreshFor::Ms(1),
+            negative: false,
+            bytes: &bytes,
+        };
+        let before = self.check_found(key);
+        match self.cache.store_aside(&name, &value, self.now()) {
+            Ok(pin) => {
+                assert_eq!(self.lookup(key), before);
+                self.pins.push((pin, bytes));
+            }
+            Err(refused) => assert_eq!(refused, StoreRefused::NoRoom),
         }
     }
 
@@ -265,6 +350,7 @@ impl<'m, P: Policy> World<'m, P> {
                     let born_ms = self.born_ms();
                     let version = self.model.get_mut(&name(key)).expect("it was just found");
                     (version.born_ms, version.fresh_for) = (born_ms, fresh_for);
+                    version.ended_ms = None;
                 }
             }
             Operation::PinFound { key } => {
@@ -293,17 +379,19 @@ impl<'m, P: Policy> World<'m, P> {
             }
             Operation::Step => self.step(),
             Operation::Wait { ms } => self.now_ms += ms,
-            Operation::PurgeAll => self.purge(Purge::Everything, |_| true),
-            Operation::PurgePrefix { key, size } => {
+            Operation::PurgeAll { force } => self.purge(Purge::Everything, force, |_| true),
+            Operation::PurgePrefix { key, size, force } => {
                 let name = name(key);
                 let prefix = &name[..usize::from(size).min(name.len())];
-                self.purge(Purge::Prefix(prefix), |name| name.starts_with(prefix));
+                self.purge(Purge::Prefix(prefix), force, |name| name.starts_with(prefix));
             }
-            Operation::PurgeGroup { key } => {
+            Operation::PurgeGroup { key, force } => {
                 let name = name(key);
                 let Some(wanted) = group(&name) else { return };
-                self.purge(Purge::Group(wanted), |name| group(name) == Some(wanted));
+                self.purge(Purge::Group(wanted), force, |name| group(name) == Some(wanted));
             }
+            Operation::EndFreshness { key } => self.end_freshness(key),
+            Operation::StoreAside { key, size } => self.store_aside(key, size),
         }
         self.check();
     }
