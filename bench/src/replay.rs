@@ -11,8 +11,8 @@ use pelton::config::Config;
 use pelton::histograms::Histograms;
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{
-    ContentType, Control, Found, Held, Landing, Lifetime, Order, OriginPort, Outcome, Sleep,
-    origin_link, peers, storage_link,
+    ContentType, Control, Delivery, Found, Held, Landing, Lifetime, Order, OriginPort, Outcome,
+    Sleep, origin_link, peers, storage_link,
 };
 use pelton::metrics::Board;
 use pelton::ring::{
@@ -64,7 +64,7 @@ fn fetch(port: &mut OriginPort, bodies: &Bodies<'_>) {
             lifetime: Lifetime::Unlimited,
             held: Held::default(),
         };
-        port.land(Landing { flight, outcome: Outcome::Found(found) });
+        port.deliver(Delivery::Landing(Landing { flight, outcome: Outcome::Found(found) }));
     }
 }
 

@@ -50,7 +50,7 @@ close_reasons! {
     BodyTimeout, "body_timeout", true, "A request body was not complete within http.body_timeout.";
     WriteTimeout, "write_timeout", true, "The peer took no byte of a reply within http.write_timeout.";
     InputBound, "input_bound", true, "The shard's bound on unread input was reached and this connection held the most.";
-    OutputBound, "output_bound", true, "The shard ran out of output blocks, or slow readers held too much of its cache, and the peer of this connection had taken no byte for 100 ms.";
+    OutputBound, "output_bound", true, "The shard ran out of output blocks, or slow readers held too much of its cache, and the peer of this connection had taken no byte for a while.";
     SlotsFull, "slots_full", true, "Accepted and closed at once: every connection slot of the shard was taken.";
     Draining, "draining", false, "The server is stopping.";
     SocketError, "socket_error", true, "The kernel reported an error on the socket that is none of the above.";

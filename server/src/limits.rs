@@ -66,7 +66,8 @@ pub struct Limits {
     pub carry_blocks_count: u32,
     /// Bytes of a carry block: `http.head_size_max`.
     pub carry_block_size: u32,
-    /// Fetches under way.
+    /// Fetches under way. The queues to the origin plane and back, which are powers of two, have
+    /// room for a little else.
     pub flights_max: u32,
     /// Requests that wait for a fetch.
     pub waiters_max: u32,
@@ -177,7 +178,7 @@ const FIXED: Limits = Limits {
     output_block_size: 16_384,
     carry_blocks_count: 1024,
     carry_block_size: 0,
-    flights_max: 1024,
+    flights_max: 1016,
     waiters_max: 8192,
     landings_per_turn_max: 64,
     fetched_size_max: 16 << 20,

@@ -115,6 +115,8 @@ counters! {
     flights_led, Counter, "pelton_origin_fetches", "", "Fetches asked of the origin.";
     flights_active, Gauge, "pelton_origin_in_flight", "", "Fetches under way.";
     flights_failed, Counter, "pelton_origin_failures", "", "Fetches that failed.";
+    fetches_void, Counter, "pelton_origin_fetches_void", "", "Fetches whose key was purged meanwhile: what they bring is not kept.";
+    purges, Counter, "pelton_shard_purges", "", "Purges put in force; each is counted by every shard.";
     cache_entries, Gauge, "pelton_cache_entries", "", "Entries in memory.";
     cache_bytes, Gauge, "pelton_cache_bytes", "", "Bytes of entries in memory.";
     cache_capacity_bytes, Gauge, "pelton_cache_capacity_bytes", "", "Bytes of the arena that are ready for entries.";

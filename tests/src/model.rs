@@ -52,6 +52,8 @@ struct Key {
     target: Box<[u8]>,
     /// When each version but the newest was replaced.
     replaced: Vec<Instant>,
+    /// From when on no older version than this may be served.
+    forgotten: Vec<(Instant, usize)>,
     /// ETags that clients have met, by version.
     etags: BTreeMap<usize, Tag>,
 }
@@ -81,8 +83,9 @@ impl Model {
                     escape(&mut target, *byte, UPPER);
                 }
             }
-            let (target, replaced) = (target.into_boxed_slice(), Vec::new());
-            model.keys.push(Key { bytes, target, replaced, etags: BTreeMap::new() });
+            let (target, etags) = (target.into_boxed_slice(), BTreeMap::new());
+            let (replaced, forgotten) = (Vec::new(), Vec::new());
+            model.keys.push(Key { bytes, target, replaced, forgotten, etags });
         }
         model
     }
@@ -171,6 +174,14 @@ impl Model {
         }
     }
 
+    /// No reply to a request of later than now may have a version before this one.
+    pub fn forget_before(&mut self, key: KeyNumber, version: usize, now: Instant) {
+        let forgotten = &mut self.keys[key as usize].forgotten;
+        if forgotten.last().is_none_or(|(_, last)| *last < version) {
+            forgotten.push((now, version));
+        }
+    }
+
     /// Whether a reply to a request of `asked` may still have this version.
     #[must_use]
     pub fn may_serve(&self, key: KeyNumber, version: usize, asked: Instant) -> bool {
@@ -180,12 +191,13 @@ impl Model {
     /// The oldest version that a reply to a request of `asked` may still have.
     #[must_use]
     pub fn oldest(&self, key: KeyNumber, asked: Instant) -> usize {
-        match self.ages {
+        let Key { replaced, forgotten, .. } = &self.keys[key as usize];
+        let aged = match self.ages {
             Ages::Never => 0,
-            Ages::Within(age) => {
-                self.keys[key as usize].replaced.partition_point(|at| *at + age < asked)
-            }
-        }
+            Ages::Within(age) => replaced.partition_point(|at| *at + age < asked),
+        };
+        let before = forgotten.partition_point(|(at, _)| *at < asked);
+        forgotten[..before].last().map_or(aged, |(_, version)| aged.max(*version))
     }
 
     /// Bytes of a version of the key's value: none, few, some, or as many as there may be.

@@ -148,11 +148,30 @@ impl Process {
     /// If the port does not answer.
     #[must_use]
     pub fn admin(&self, path: &str) -> (u16, String) {
+        self.ask_admin(&format!("GET {path}"), "", "")
+    }
+
+    /// The answer of the admin port to a purge: its status and body.
+    ///
+    /// # Panics
+    /// If the port does not answer.
+    #[must_use]
+    pub fn purge(&self, token: &str, body: &str) -> (u16, String) {
+        let bearer = format!("Authorization: Bearer {token}\r\n");
+        self.ask_admin("POST /purge", if token.is_empty() { "" } else { &bearer }, body)
+    }
+
+    fn ask_admin(&self, line: &str, fields: &str, body: &str) -> (u16, String) {
         use std::io::Write;
         let mut stream = TcpStream::connect(self.admin).expect("the admin port listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
-            .expect("the admin port reads");
+        write!(
+            stream,
+            "{line} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n{fields}\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("the admin port reads");
         let mut reply = String::new();
         stream.read_to_string(&mut reply).expect("the admin port answers");
         let (head, body) = reply.split_once("\r\n\r\n").expect("a reply has a head");

@@ -5,6 +5,7 @@
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::Client;
 use pelton_tests::process::Process;
+use shard_cache::Layout;
 use std::fmt::Write as _;
 use std::fs;
 
@@ -12,7 +13,7 @@ const MIB: usize = 1 << 20;
 
 /// Connections that ask at the same time, and requests on each before a reply is read.
 const CLIENTS: usize = 16;
-const PIPELINE: usize = 64;
+const PIPELINE: usize = 32;
 
 /// Bounds without slack: what the server may take beside its cache is what it takes.
 const TIGHT: [&str; 4] = [
@@ -26,8 +27,8 @@ const TIGHT: [&str; 4] = [
 fn populated(fixture: &Fixture, cache_size: usize) -> Process {
     let memory = format!("cache.memory={cache_size}B");
     let server = Process::start(&fixture.store(), &[&TIGHT[..], &[&memory]].concat());
-    // All but the index, the ghost, and a part of a segment.
-    let capacity = (cache_size - cache_size / 8 - MIB) as u64;
+    let layout = Layout::new(cache_size, 128 << 10).expect("it is large enough");
+    let capacity = layout.arena_bytes() as u64;
     while server.metric("pelton_cache_capacity_bytes", "") < capacity {}
     server
 }

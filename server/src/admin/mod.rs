@@ -1,10 +1,15 @@
 //! The port for operators: is it alive, is it ready, what does it do, how is it set.
 //!
 //! Runs beside the origin plane on the same thread. It reads what shards have published and asks
-//! none of them: a scrape stops nobody. Nothing here changes the server.
+//! none of them: a scrape stops nobody. Only a purge changes something; it needs the token.
 
 mod metrics;
+mod purge;
 mod stats;
+mod token;
+
+pub use purge::Purger;
+pub use token::Token;
 
 use crate::histograms::Histograms;
 use crate::limits::Bill;
@@ -13,10 +18,10 @@ use crate::metrics::{Board, SnapshotBoard, SnapshotCounters};
 use crate::sys::clock::Epoch;
 use crate::sys::spsc::{Consumer, Producer};
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use std::fmt::Write as _;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +32,9 @@ use tokio::sync::watch;
 /// A shard that has published no turn for this long is not alive. It waits at most a quarter of
 /// that, so a healthy one is well within.
 const ALIVE_NS: u64 = 1_000_000_000;
+
+/// Bytes of a request's body: a purge of the longest key, escaped, is a few kilobytes.
+const BODY_SIZE_MAX: usize = 16 << 10;
 
 /// The reader's end of a shard's histograms.
 #[derive(Debug)]
@@ -46,7 +54,19 @@ pub struct Admin {
     control: Control,
     epoch: Epoch,
     origin_ready: Arc<AtomicBool>,
+    purger: Purger,
     facts: Facts,
+}
+
+/// What the other planes publish.
+#[derive(Debug)]
+pub struct Published {
+    /// A board of each shard.
+    pub boards: Vec<Arc<Board>>,
+    /// The board of the storage plane.
+    pub snapshots: SnapshotBoard,
+    /// Times, of each shard.
+    pub histograms: Vec<HistogramSource>,
 }
 
 /// What does not change while the server runs.
@@ -82,19 +102,19 @@ impl Collected {
 }
 
 impl Admin {
-    /// A port that shows these shards.
+    /// A port that shows these shards, and has them purge.
     #[must_use]
     pub fn new(
-        boards: Vec<Arc<Board>>,
-        snapshots: SnapshotBoard,
-        sources: Vec<HistogramSource>,
+        published: Published,
         control: Control,
         epoch: Epoch,
         origin_ready: Arc<AtomicBool>,
+        purger: Purger,
         facts: Facts,
     ) -> Self {
+        let Published { boards, snapshots, histograms: sources } = published;
         let histograms = Mutex::new(Collected { sources, total: Histograms::new() });
-        Self { boards, snapshots, histograms, control, epoch, origin_ready, facts }
+        Self { boards, snapshots, histograms, control, epoch, origin_ready, purger, facts }
     }
 
     /// Serves on `listener` until `stop` turns true or its sender is gone.
@@ -143,6 +163,8 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/stats", get(stats::stats))
         .route("/config", get(config))
+        .route("/purge", post(purge::purge))
+        .layer(DefaultBodyLimit::max(BODY_SIZE_MAX))
         .with_state(admin)
 }
 

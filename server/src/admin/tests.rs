@@ -9,6 +9,7 @@ use crate::sys::spsc;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use tokio::sync::mpsc;
 
 struct Shard {
     board: Arc<Board>,
@@ -41,7 +42,10 @@ fn ask(
         config: config.to_json(),
     };
     let boards = shards.iter().map(|shard| Arc::clone(&shard.board)).collect();
-    let admin = Admin::new(boards, SnapshotBoard::default(), sources, control, epoch, ready, facts);
+    let (requests, _nobody) = mpsc::channel(1);
+    let purger = Purger { requests, token: None };
+    let published = Published { boards, snapshots: SnapshotBoard::default(), histograms: sources };
+    let admin = Admin::new(published, control, epoch, ready, purger, facts);
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -144,7 +144,8 @@ parameters! {
     }
     /// The port for operators.
     admin: Admin {
-        listen: Option<SocketAddr>, AddressOrOff, r#""127.0.0.1:9090""#, "Address of the admin port. It asks for no password: keep it private.";
+        listen: Option<SocketAddr>, AddressOrOff, r#""127.0.0.1:9090""#, "Address of the admin port. It asks for no password to look: keep it private.";
+        token_file: Option<PathBuf>, PathOrOff, r#""off""#, "File with the bearer token of who may purge: one line, at least 16 bytes. `off`: nobody may.";
     }
     /// What is written to standard error.
     log: Log {

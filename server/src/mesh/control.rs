@@ -1,7 +1,7 @@
 //! What the main thread tells all shards, looked at once a turn, and what they tell each other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
 /// Shared by the main thread and all shards.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +12,7 @@ struct Words {
     draining: AtomicBool,
     drained: AtomicU16,
     saving: AtomicBool,
+    purges: AtomicU64,
 }
 
 impl Control {
@@ -41,6 +42,17 @@ impl Control {
     /// A last snapshot begins or has ended.
     pub fn set_saving(&self, is_saving: bool) {
         self.0.saving.store(is_saving, Ordering::Release);
+    }
+
+    /// A purge begins; that is noted before any shard hears of it.
+    pub fn purge_begins(&self) {
+        self.0.purges.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Purges that have begun: a snapshot does not know of those that began after it did.
+    #[must_use]
+    pub fn purges_begun(&self) -> u64 {
+        self.0.purges.load(Ordering::Acquire)
     }
 
     /// A shard has no connection left and will have none; called once by each.

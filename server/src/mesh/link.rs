@@ -2,19 +2,30 @@
 //!
 //! A shard has `flights_max` flights. An order is outstanding only while its flight is, and each is
 //! answered by one landing; a landing's memory goes back as one more message. So the queue to the
-//! plane holds at most two messages a flight and the queue back one: a push always finds room.
+//! plane holds at most two messages a flight and the queue back one, beside a purge in either: a
+//! push always finds room.
 
 use super::origin::{Landing, Order};
+use super::purge::{PURGES_MAX, PurgeOrder};
 use super::sleep::Sleep;
 use crate::sys::eventfd::EventFd;
 use crate::sys::spsc::{self, Consumer, Producer};
 use std::sync::Arc;
 
+/// From the origin plane to a shard.
+#[derive(Debug)]
+pub enum Delivery {
+    /// What became of a fetch.
+    Landing(Landing),
+    /// Purge this, and send it back.
+    Purge(Box<PurgeOrder>),
+}
+
 /// The shard's end.
 #[derive(Debug)]
 pub struct OriginLink {
     orders: Producer<Order>,
-    landings: Consumer<Landing>,
+    deliveries: Consumer<Delivery>,
     plane: Sleep,
     pushed: bool,
 }
@@ -23,7 +34,7 @@ pub struct OriginLink {
 #[derive(Debug)]
 pub struct OriginPort {
     orders: Consumer<Order>,
-    landings: Producer<Landing>,
+    deliveries: Producer<Delivery>,
     shard: Sleep,
     wake: Arc<EventFd>,
     pushed: bool,
@@ -39,17 +50,17 @@ pub fn origin_link(
     plane: &Sleep,
     wake: &Arc<EventFd>,
 ) -> (OriginLink, OriginPort) {
-    let (orders_to, orders_from) = spsc::queue(2 * flights_max);
-    let (landings_to, landings_from) = spsc::queue(flights_max);
+    let (orders_to, orders_from) = spsc::queue(2 * flights_max + PURGES_MAX);
+    let (to_shard, from_plane) = spsc::queue(flights_max + PURGES_MAX);
     let link = OriginLink {
         orders: orders_to,
-        landings: landings_from,
+        deliveries: from_plane,
         plane: plane.clone(),
         pushed: false,
     };
     let port = OriginPort {
         orders: orders_from,
-        landings: landings_to,
+        deliveries: to_shard,
         shard: shard.clone(),
         wake: Arc::clone(wake),
         pushed: false,
@@ -64,15 +75,15 @@ impl OriginLink {
         self.pushed = true;
     }
 
-    /// The oldest landing.
-    pub fn next_landing(&mut self) -> Option<Landing> {
-        self.landings.pop()
+    /// The oldest delivery.
+    pub fn next_delivery(&mut self) -> Option<Delivery> {
+        self.deliveries.pop()
     }
 
-    /// Whether a landing waits.
+    /// Whether a delivery waits.
     #[must_use]
     pub fn has_mail(&mut self) -> bool {
-        !self.landings.is_empty()
+        !self.deliveries.is_empty()
     }
 
     /// Whether orders were sent since the last call and the plane sleeps: signal it.
@@ -94,13 +105,14 @@ impl OriginPort {
         !self.orders.is_empty()
     }
 
-    /// Sends a landing, one for each order. Room is kept: see the head of this file.
-    pub fn land(&mut self, landing: Landing) {
-        self.landings.push(landing);
+    /// Sends a landing, one for each fetch that was ordered, or a purge. Room is kept: see the head
+    /// of this file.
+    pub fn deliver(&mut self, delivery: Delivery) {
+        self.deliveries.push(delivery);
         self.pushed = true;
     }
 
-    /// Wakes the shard if landings were sent and it sleeps.
+    /// Wakes the shard if something was delivered and it sleeps.
     pub fn flush(&mut self) {
         if std::mem::take(&mut self.pushed) && self.shard.must_wake() {
             self.wake.signal();

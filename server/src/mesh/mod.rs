@@ -5,10 +5,10 @@
 //! comes back in, and a shard has as many parcels as the queues have room for. So no push can find
 //! a queue full, no shard ever waits for another, and two shards cannot wait for each other.
 //!
-//! `parcel` is what travels between shards, `peers` the queues between them, `origin` what travels
-//! to and from the origin plane, `link` the queues to it, `sleep` the flag that saves wake-ups,
-//! `page` is what travels to and from the storage plane, `storage` the queues to it, `control` the
-//! word to stop.
+//! `parcel` is what travels between shards, `peers` the queues between them, `origin` and `purge`
+//! what travels to and from the origin plane, `link` the queues to it, `sleep` the flag that saves
+//! wake-ups, `page` is what travels to and from the storage plane, `storage` the queues to it,
+//! `control` the word to stop.
 
 mod control;
 mod link;
@@ -16,14 +16,16 @@ mod origin;
 mod page;
 mod parcel;
 mod peers;
+mod purge;
 mod sleep;
 mod storage;
 
 pub use control::Control;
-pub use link::{OriginLink, OriginPort, origin_link};
+pub use link::{Delivery, OriginLink, OriginPort, origin_link};
 pub use origin::{ContentType, FlightId, Found, Held, Key, Landing, Lifetime, Order, Outcome};
 pub use page::{NoRecord, PAGE_ALIGN, Page, Record, record_size};
 pub use parcel::{Answer, Parcel, ReplyRef, Value};
 pub use peers::{Message, Peers, peers};
+pub use purge::{Named, PURGES_MAX, PurgeOrder, PurgeRequest, Purged};
 pub use sleep::Sleep;
 pub use storage::{PageDone, PageJob, PageOutcome, StorageLink, StoragePort, storage_link};

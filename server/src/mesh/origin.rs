@@ -4,6 +4,7 @@
 //! holds one of its flight slots, and each order is answered by exactly one landing, so neither
 //! queue can be full when the plane or the shard pushes: room is kept, not checked for.
 
+use super::purge::PurgeOrder;
 use crate::error::FetchFailure;
 use crate::http::{CONTENT_TYPE_SIZE_MAX, KEY_SIZE_MAX};
 use shard_cache::hash::Etag;
@@ -120,6 +121,8 @@ pub enum Order {
     Fetch { flight: FlightId, key: Key },
     /// A landed value that the shard has stored: its memory is freed by the plane.
     Spent(Found),
+    /// A purge is in force in this shard, or was refused.
+    Purged(Box<PurgeOrder>),
 }
 
 /// From the origin plane to a shard: what became of a fetch.

@@ -11,7 +11,7 @@ mod room;
 mod store;
 
 pub use embedded::Embedded;
-pub use plane::{Plane, PlaneLimits};
+pub use plane::{Plane, PlaneLimits, Purges};
 pub use room::Room;
 pub use store::{Batch, Puts, Store, StoreFailure, StoreOptions};
 

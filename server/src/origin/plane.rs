@@ -11,17 +11,20 @@
 
 use super::Origin;
 use crate::error::{FetchFailure, StartError};
-use crate::mesh::{FlightId, Found, Key, Landing, Order, OriginPort, Outcome, Sleep};
+use crate::mesh::{
+    Delivery, FlightId, Found, Key, Landing, Order, OriginPort, Outcome, PurgeRequest, Purged,
+    Sleep,
+};
 use crate::sys::eventfd::EventFd;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// The most orders taken from all ports in one pass.
@@ -50,6 +53,29 @@ pub struct Plane {
     sleep: Sleep,
     limits: PlaneLimits,
     ready: Arc<AtomicBool>,
+    purges: Purges,
+    purge: Option<Purging>,
+}
+
+/// Where purges come from.
+pub struct Purges {
+    /// From the admin port.
+    pub requests: mpsc::Receiver<PurgeRequest>,
+    /// Called before each: notes it where a snapshot could bring back what it names.
+    pub note: Box<dyn Fn() -> io::Result<()>>,
+}
+
+impl fmt::Debug for Purges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Purges").field("requests", &self.requests).finish_non_exhaustive()
+    }
+}
+
+/// The purge that is under way.
+struct Purging {
+    request: PurgeRequest,
+    /// Shards that have not sent it back.
+    waiting: usize,
 }
 
 impl fmt::Debug for Plane {
@@ -75,6 +101,7 @@ impl Plane {
         sleep: Sleep,
         limits: PlaneLimits,
         ready: Arc<AtomicBool>,
+        purges: Purges,
     ) -> Result<Self, StartError> {
         let eventfd = eventfd.watch().map_err(|error| {
             StartError::failed(
@@ -82,7 +109,7 @@ impl Plane {
                 "Raise the limit on open files (ulimit -n, or LimitNOFILE of the unit).",
             )
         })?;
-        Ok(Self { origin, ports, eventfd, sleep, limits, ready })
+        Ok(Self { origin, ports, eventfd, sleep, limits, ready, purges, purge: None })
     }
 
     /// Runs until `stop` turns true or its sender is gone. Fetches under way are then dropped:
@@ -99,7 +126,10 @@ impl Plane {
                 tokio::select! {
                     biased;
                     _ = stop.wait_for(|stop| *stop) => break,
-                    () = self.ordered() => {}
+                    Some(request) = self.purges.requests.recv(), if self.purge.is_none() => {
+                        self.purge(request);
+                    }
+                    () = ordered(&self.eventfd) => {}
                     Some(ended) = fetches.join_next() => self.land(joined(ended), &mut landed),
                 }
             }
@@ -112,19 +142,6 @@ impl Plane {
             }
         }
         asked.abort();
-    }
-
-    /// Waits until a shard has written the eventfd, and resets its count.
-    async fn ordered(&self) {
-        let mut count = [0; 8];
-        loop {
-            // An eventfd that cannot be polled or read is a bug of ours: nothing outside causes it.
-            let mut guard = self.eventfd.readable().await.expect("an open eventfd can be polled");
-            if let Ok(read) = guard.try_io(|eventfd| eventfd.get_ref().read(&mut count)) {
-                read.expect("an eventfd that is readable can be read");
-                return;
-            }
-        }
     }
 
     /// One pass of bounded work; the answer is whether there may be more to do at once.
@@ -148,15 +165,16 @@ impl Plane {
     fn take_orders(&mut self, fetches: &mut JoinSet<Ended>) -> bool {
         let share = (ORDERS_PASS_MAX / self.ports.len().max(1)).max(1);
         let mut more = false;
-        for (index, port) in self.ports.iter_mut().enumerate() {
+        for index in 0..self.ports.len() {
             let mut count = 0;
             while count < share {
-                match port.next_order() {
+                match self.ports[index].next_order() {
                     Some(Order::Fetch { flight, key }) => {
                         let fetch = fetch(self.origin.clone(), self.limits, flight, key);
                         fetches.spawn_local(async move { (index, fetch.await) });
                     }
                     Some(Order::Spent(found)) => drop(found),
+                    Some(Order::Purged(order)) => self.purged(order.outcome),
                     None => break,
                 }
                 count += 1;
@@ -166,10 +184,50 @@ impl Plane {
         more
     }
 
+    /// Sends a purge to every shard.
+    fn purge(&mut self, request: PurgeRequest) {
+        if let Err(error) = (self.purges.note)() {
+            tracing::error!("nothing is purged, since it cannot be noted for a restart: {error}");
+            request.answer.send(Purged::NotNoted).ok();
+            return;
+        }
+        for port in &mut self.ports {
+            port.deliver(Delivery::Purge(Box::new(request.order.clone())));
+            port.flush();
+        }
+        self.purge = Some(Purging { request, waiting: self.ports.len() });
+    }
+
+    /// A shard has sent the purge back: when all have, whoever asked is told.
+    fn purged(&mut self, outcome: Purged) {
+        let mut purge = self.purge.take().expect("a purge comes back from each shard once");
+        purge.request.order.outcome = purge.request.order.outcome.max(outcome);
+        purge.waiting -= 1;
+        if purge.waiting > 0 {
+            self.purge = Some(purge);
+            return;
+        }
+        // Whoever asked may have given up.
+        purge.request.answer.send(purge.request.order.outcome).ok();
+    }
+
     /// Hands one landing to its shard; it is published by the pass that follows.
     fn land(&mut self, (index, landing): Ended, landed: &mut [bool]) {
-        self.ports[index].land(landing);
+        self.ports[index].deliver(Delivery::Landing(landing));
         landed[index] = true;
+    }
+}
+
+/// Waits until a shard has written the eventfd, and resets its count.
+async fn ordered(eventfd: &AsyncFd<File>) {
+    let mut count = [0; 8];
+    loop {
+        // An eventfd that cannot be polled or read is a bug of ours: nothing outside causes it.
+        let mut guard = eventfd.readable().await.expect("an open eventfd can be polled");
+        if let Ok(read) = guard.try_io(|eventfd| eventfd.get_ref().read(&mut count)) {
+            read.expect("an eventfd that is readable can be read");
+            return;
+        }
     }
 }
 
@@ -275,8 +333,11 @@ mod tests {
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let limits = PlaneLimits { timeout: Duration::from_millis(5), value_size_max: 10 };
             let origin = Rc::new(Scripted);
-            let plane = Plane::new(origin, ports, wake, sleep.clone(), limits, ready.clone())
-                .expect("made");
+            let (_nobody, requests) = mpsc::channel(1);
+            let purges = Purges { requests, note: Box::new(|| Ok(())) };
+            let plane =
+                Plane::new(origin, ports, wake, sleep.clone(), limits, ready.clone(), purges)
+                    .expect("made");
             let plane = tokio::task::spawn_local(plane.run(stopped));
             // The plane sleeps before the first order, so that it must be woken.
             tokio::task::yield_now().await;
@@ -292,7 +353,10 @@ mod tests {
             let mut landings = [Vec::new(), Vec::new()];
             while landings[0].len() < wanted[0] || landings[1].len() < wanted[1] {
                 for (landings, link) in landings.iter_mut().zip(&mut links) {
-                    landings.extend(std::iter::from_fn(|| link.next_landing()));
+                    landings.extend(std::iter::from_fn(|| match link.next_delivery()? {
+                        Delivery::Landing(landing) => Some(landing),
+                        Delivery::Purge(_) => panic!("nobody purges"),
+                    }));
                 }
                 tokio::task::yield_now().await;
             }

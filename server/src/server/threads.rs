@@ -6,17 +6,17 @@
 
 use super::MakeOrigin;
 use super::parts::{PlaneParts, ShardParts};
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Published, Purger, Token};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::limits::Limits;
 use crate::mesh::Control;
 use crate::metrics::Board;
-use crate::origin::{Origin, Plane, PlaneLimits};
+use crate::origin::{Origin, Plane, PlaneLimits, Purges};
 use crate::ring::Fd;
 use crate::ring::kernel::DisabledRing;
 use crate::shard::{Flow, Shard};
-use crate::storage::{Folder, Storage};
+use crate::storage::{self, Folder, Storage};
 use crate::sys::memory::Populate;
 use crate::sys::{alloc, cpu};
 use shard_cache::SEGMENT_SIZE;
@@ -28,7 +28,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{self, watch};
+
+/// Purges that wait for the one under way; further ones wait to wait.
+const PURGES_WAITING_MAX: usize = 16;
 
 /// How often the watchdog looks at the shards.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
@@ -161,6 +164,7 @@ pub(super) fn run_plane(
 ) -> Result<(JoinHandle<()>, PlaneFacts), StartError> {
     let (report, reports) = mpsc::channel();
     let (config, limits) = (config.clone(), *limits);
+    let token = config.admin.token_file.as_deref().map(Token::read).transpose()?;
     let thread = spawn("origin".into(), move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("an epoll and an eventfd are to be had this early");
@@ -169,7 +173,7 @@ pub(super) fn run_plane(
                 Ok(origin) => Rc::from(origin),
                 Err(error) => return report.send(Err(error)).expect("start waits for the plane"),
             };
-            match start_plane(&config, &limits, parts, origin, &stopped).await {
+            match start_plane(&config, &limits, parts, origin, token, &stopped).await {
                 Ok((plane, facts)) => {
                     report.send(Ok(facts)).expect("start waits for the plane");
                     plane.run(stopped).await;
@@ -188,6 +192,7 @@ async fn start_plane(
     limits: &Limits,
     parts: PlaneParts,
     origin: Rc<dyn Origin>,
+    token: Option<Token>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(Plane, PlaneFacts), StartError> {
     let PlaneParts { ports, sleep, wake, histograms, boards, snapshots, control, epoch } = parts;
@@ -197,7 +202,9 @@ async fn start_plane(
     };
     let description = origin.describe();
     let ready = Arc::new(AtomicBool::new(false));
-    let plane = Plane::new(origin, ports, wake, sleep, plane_limits, Arc::clone(&ready))?;
+    let (requests, purges) = sync::mpsc::channel(PURGES_WAITING_MAX);
+    let purges = Purges { requests: purges, note: note_purges(config, control.clone()) };
+    let plane = Plane::new(origin, ports, wake, sleep, plane_limits, Arc::clone(&ready), purges)?;
     let mut address = None;
     if let Some(wanted) = config.admin.listen {
         let cannot = |error: io::Error| {
@@ -214,7 +221,9 @@ async fn start_plane(
             bill: limits.bill(config),
             config: config.to_json(),
         };
-        let admin = Admin::new(boards, snapshots, histograms, control, epoch, ready, facts);
+        let purger = Purger { requests, token };
+        let published = Published { boards, snapshots, histograms };
+        let admin = Admin::new(published, control, epoch, ready, purger, facts);
         let serving = admin.serve(listener, stopped.clone());
         tokio::task::spawn_local(async move {
             if let Err(error) = serving.await {
@@ -223,6 +232,15 @@ async fn start_plane(
         });
     }
     Ok((plane, PlaneFacts { origin: description, admin: address }))
+}
+
+/// What is done before each purge: where snapshots are written, it is noted beside them.
+fn note_purges(config: &Config, control: Control) -> Box<dyn Fn() -> io::Result<()>> {
+    let folder = config.snapshot.path.clone();
+    Box::new(move || {
+        control.purge_begins();
+        folder.as_deref().map_or(Ok(()), storage::note_purge)
+    })
 }
 
 /// Starts the storage plane, if there is a folder for it: off the shards' cores, if there are

@@ -4,8 +4,11 @@
 //! follow it. When it lands, its waiters are woken a bounded number a turn (the rush). A client
 //! that leaves cancels nothing: its reply is gone and the waiter finds nobody.
 //!
-//! Invariant: at most one flight of a key is being fetched; every waiter is answered once; an entry
-//! that waiters are still to be served from is pinned.
+//! A purge of its key makes a flight *void*: nobody joins it any more, and what it brings is given
+//! to those who wait for it, who had asked before, and to nobody else.
+//!
+//! Invariant: at most one flight of a key is being fetched that is not void; every waiter is
+//! answered once; an entry that waiters are still to be served from is pinned.
 
 use super::slots::NONE;
 use crate::error::FetchFailure;
@@ -46,6 +49,8 @@ struct Flight {
     next: u32,
     first: u32,
     last: u32,
+    /// Its key was purged while it was fetched: what lands is for those who wait already.
+    is_void: bool,
     landed: Option<Landed>,
 }
 
@@ -90,6 +95,7 @@ impl Flights {
             next: NONE,
             first: NONE,
             last: NONE,
+            is_void: false,
             landed: None,
         };
         let wait = || Wait { next: NONE, source: Source::Fetched, waiter: None };
@@ -147,6 +153,7 @@ impl Flights {
         assert!(flight.landed.is_none(), "a free flight carries nothing");
         flight.hash = hash;
         flight.key = Key::new(key).expect("the parser bounds keys");
+        flight.is_void = false;
         flight.next = std::mem::replace(&mut self.index[bucket], index);
         self.fetching += 1;
         Some((index, true))
@@ -170,22 +177,65 @@ impl Flights {
         (flight.hash, &flight.key)
     }
 
-    /// The flight has landed: its waiters are woken from here on, and a new miss of the same key
-    /// begins a new flight.
-    pub(super) fn land(&mut self, id: FlightId, landed: Landed) {
-        let bucket = self.bucket(self.key(id).0);
-        let next = self.flights[id.slot as usize].next;
-        if self.index[bucket] == id.slot {
-            self.index[bucket] = next;
-        } else {
-            let mut before = self.index[bucket];
-            while self.flights[before as usize].next != id.slot {
-                before = self.flights[before as usize].next;
+    /// Whether the key of a flight was purged while it was fetched.
+    pub(super) fn is_void(&self, id: FlightId) -> bool {
+        self.flights[id.slot as usize].is_void
+    }
+
+    /// Lets nobody join the flight of this key any more, if there is one: what it brings may be
+    /// older than a purge. Returns whether there was one.
+    pub(super) fn void(&mut self, hash: KeyHash, key: &[u8]) -> bool {
+        let found = self.find(hash, key);
+        if let Some(index) = found {
+            self.void_one(index);
+        }
+        found.is_some()
+    }
+
+    /// Does the same for all keys that `is_named` names. Returns how many there were.
+    pub(super) fn void_all(&mut self, is_named: impl Fn(&[u8]) -> bool) -> u64 {
+        let mut count = 0;
+        for bucket in 0..self.index.len() {
+            let mut index = self.index[bucket];
+            while index != NONE {
+                let flight = &self.flights[index as usize];
+                let next = flight.next;
+                if is_named(flight.key.as_bytes()) {
+                    self.void_one(index);
+                    count += 1;
+                }
+                index = next;
             }
-            self.flights[before as usize].next = next;
+        }
+        count
+    }
+
+    fn void_one(&mut self, index: u32) {
+        self.unlink(index);
+        self.flights[index as usize].is_void = true;
+    }
+
+    /// Takes a flight out of the index: a new miss of its key begins a new one.
+    fn unlink(&mut self, index: u32) {
+        let bucket = self.bucket(self.flights[index as usize].hash);
+        let next = std::mem::replace(&mut self.flights[index as usize].next, NONE);
+        if self.index[bucket] == index {
+            self.index[bucket] = next;
+            return;
+        }
+        let mut before = self.index[bucket];
+        while self.flights[before as usize].next != index {
+            before = self.flights[before as usize].next;
+        }
+        self.flights[before as usize].next = next;
+    }
+
+    /// The flight has landed: its waiters are woken from here on.
+    pub(super) fn land(&mut self, id: FlightId, landed: Landed) {
+        if !self.is_void(id) {
+            self.unlink(id.slot);
         }
         let flight = &mut self.flights[id.slot as usize];
-        flight.next = NONE;
         flight.landed = Some(landed);
         self.fetching -= 1;
         self.rushing.push_back(id.slot);

@@ -10,12 +10,13 @@ use super::{STORE_PATIENCE, Shard};
 use crate::error::FetchFailure;
 use crate::http::{Refusal, Source, Term};
 use crate::mesh::{
-    Answer, FlightId, Found, Landing, Lifetime, Message, Order, Outcome, Parcel, ReplyRef, Value,
+    Answer, Delivery, FlightId, Found, Landing, Lifetime, Message, Order, Outcome, Parcel,
+    ReplyRef, Value,
 };
 use crate::ring::Ring;
 use shard_cache::hash::{Etag, KeyHash};
 use shard_cache::time::Instant;
-use shard_cache::{Entry, EntryRef, FreshFor, Freshness, Kind, NewValue, StoreRefused};
+use shard_cache::{Entry, EntryRef, FreshFor, Freshness, Kind, NewValue, Pin, StoreRefused};
 
 impl<R: Ring> Shard<R> {
     /// Takes what has arrived.
@@ -30,11 +31,15 @@ impl<R: Ring> Shard<R> {
             }
         }
         for _ in 0..self.limits.landings_per_turn_max {
-            let Some(landing) = self.stalled.take().or_else(|| self.link.next_landing()) else {
-                break;
-            };
-            if !self.land(landing) {
-                break;
+            let stalled = self.stalled.take().map(Delivery::Landing);
+            match stalled.or_else(|| self.link.next_delivery()) {
+                Some(Delivery::Landing(landing)) => {
+                    if !self.land(landing) {
+                        break;
+                    }
+                }
+                Some(Delivery::Purge(order)) => self.purge(order),
+                None => break,
             }
         }
     }
@@ -150,9 +155,9 @@ impl<R: Ring> Shard<R> {
         let Landing { flight, outcome } = landing;
         let landed = match outcome {
             Outcome::Found(found) => match self.store_found(flight, &found) {
-                Ok(entry) => {
+                Ok(pin) => {
                     self.give_back(found);
-                    Landed::Entry(self.cache.pin(entry))
+                    Landed::Entry(pin)
                 }
                 Err(StoreRefused::NoRoom) if self.may_stall() => {
                     self.stalled = Some(Landing { flight, outcome: Outcome::Found(found) });
@@ -170,6 +175,7 @@ impl<R: Ring> Shard<R> {
                     )
                 }
             },
+            Outcome::Absent if self.flights.is_void(flight) => Landed::Absent,
             Outcome::Absent => self.store_absent(flight),
             Outcome::Failed(failure) => self.fail(flight, failure),
         };
@@ -183,7 +189,8 @@ impl<R: Ring> Shard<R> {
         self.now < *self.stalled_since.get_or_insert(self.now) + STORE_PATIENCE
     }
 
-    fn store_found(&mut self, flight: FlightId, found: &Found) -> Result<EntryRef, StoreRefused> {
+    /// Stores a fetched value, or keeps it aside if its key was purged meanwhile.
+    fn store_found(&mut self, flight: FlightId, found: &Found) -> Result<Pin, StoreRefused> {
         let kind = self.content_types.intern(found.content_type, &self.heads);
         let fresh_for = match found.lifetime {
             Lifetime::Unlimited => FreshFor::Ever,
@@ -198,7 +205,11 @@ impl<R: Ring> Shard<R> {
             bytes: &found.value,
         };
         let (hash, key) = self.flights.key(flight);
-        self.cache.store(hash, key.as_bytes(), &value, self.now)
+        if self.flights.is_void(flight) {
+            return self.cache.store_aside(key.as_bytes(), &value, self.now);
+        }
+        let entry = self.cache.store(hash, key.as_bytes(), &value, self.now)?;
+        Ok(self.cache.pin(entry))
     }
 
     fn store_absent(&mut self, flight: FlightId) -> Landed {

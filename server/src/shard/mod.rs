@@ -26,6 +26,7 @@ mod mailbox;
 mod output;
 mod parcels;
 mod pump;
+mod purge;
 mod relief;
 mod replies;
 mod requests;
@@ -77,6 +78,9 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(5);
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// How long a send may block while others starve for output.
 const BLOCKED_MAX: Duration = Duration::from_millis(100);
+/// How long a send may block while slow readers hold too much of the cache. What it holds would
+/// have been copied out by then if that could be.
+const HOLD_MAX: Duration = Duration::from_millis(500);
 /// How long a fetched value may wait for room in the cache.
 const STORE_PATIENCE: Duration = Duration::from_millis(100);
 /// How often counters are published at most.

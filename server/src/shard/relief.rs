@@ -17,7 +17,7 @@
 
 use super::output::spill_within;
 use super::replies::Owed;
-use super::{BLOCKED_MAX, Shard};
+use super::{BLOCKED_MAX, HOLD_MAX, Shard};
 use crate::error::CloseReason;
 use crate::ring::{Kind, Op, Ring, Token};
 
@@ -26,7 +26,8 @@ impl<R: Ring> Shard<R> {
     pub(super) fn relieve(&mut self, index: u32) {
         self.spill_owed(index);
         let slot = &mut self.slots[index];
-        let is_blocked = slot.sending && slot.blocked_since + BLOCKED_MAX <= self.now;
+        let blocked_since = slot.blocked_since;
+        let is_blocked = slot.sending && blocked_since + BLOCKED_MAX <= self.now;
         if !is_blocked || slot.recalled {
             return;
         }
@@ -35,6 +36,7 @@ impl<R: Ring> Shard<R> {
             let target = Token::new(Kind::Send, index, slot.generation);
             self.submit(index, Kind::Cancel, Op::Cancel { target });
         } else if self.cache.condemned_bytes() > self.limits.condemned_size_max
+            && blocked_since + HOLD_MAX <= self.now
             && self.relief_bytes_left > 0
             && self.output.holds_condemned(slot.block, &self.cache)
         {

@@ -22,6 +22,9 @@ pub(super) const MANIFEST: &str = "manifest";
 /// Says that a load is under way, and how many have begun before it and not ended.
 pub(super) const LOADING: &str = "loading";
 
+/// Says that something was purged which the snapshot may not know of.
+pub(super) const PURGED: &str = "purged";
+
 /// Loads of one snapshot that are tried.
 const LOADS_MAX: usize = 3;
 
@@ -40,6 +43,8 @@ pub enum NotLoaded {
     Distrusted(Distrust),
     /// Too many loads of it did not end.
     Feared,
+    /// Something was purged after it was begun.
+    Purged,
     /// The disk's fault.
     Disk(io::Error),
     /// The server stops.
@@ -61,6 +66,7 @@ impl fmt::Display for NotLoaded {
                 "reading it was begun three times and never ended; remove the file `loading` to \
                  have it tried again",
             ),
+            Self::Purged => f.write_str("something was purged after it was written"),
             Self::Disk(error) => write!(f, "{error}"),
             Self::Stopped => f.write_str("the server stops"),
         }
@@ -110,6 +116,9 @@ impl<S: SnapshotStore> Task<'_, S> {
         };
         let manifest = Manifest::from_bytes(&bytes).map_err(NotLoaded::Distrusted)?;
         drop(bytes);
+        if self.store.folder().get(PURGED, 64)?.is_some() {
+            return Err(NotLoaded::Purged);
+        }
         let begun = self.store.folder().get(LOADING, 64)?.unwrap_or_default();
         if begun.len() >= LOADS_MAX {
             return Err(NotLoaded::Feared);

@@ -21,7 +21,7 @@ pub use job::Task;
 pub use load::{Arena, Loaded, NotLoaded};
 pub use manifest::{Clocks, Distrust, Manifest, PageAt, Shift, VERSION};
 pub use save::{NotSaved, Saved};
-pub use store::{Folder, Plain, SnapshotStore};
+pub use store::{Folder, Plain, SnapshotStore, note_purge};
 
 use crate::mesh::{Control, StoragePort};
 use crate::metrics::SnapshotBoard;
@@ -150,6 +150,10 @@ impl Storage {
             }
             Err(NotLoaded::None) => tracing::info!("there is no snapshot: the cache starts cold"),
             Err(NotLoaded::Stopped) => {}
+            Err(why @ NotLoaded::Purged) => {
+                board.refused += 1;
+                tracing::warn!("the snapshot is not read, the cache starts cold: {why}");
+            }
             Err(failure) => {
                 board.refused += 1;
                 tracing::error!("the snapshot is not read, the cache starts cold: {failure}");

@@ -5,11 +5,14 @@
 //!   -> sync the folder -> remove what no manifest names
 //! ```
 //!
+//! The file `purged` says that something was purged which the snapshot may not know of; it is
+//! written before a purge, and goes when a snapshot is complete that was begun after the last one.
+//!
 //! Until the rename the snapshot before it is the one that counts, whatever happens; a writer that
 //! is killed leaves files that the next one removes.
 
 use super::job::Task;
-use super::load::{LOADING, MANIFEST, MANIFEST_SIZE_MAX};
+use super::load::{LOADING, MANIFEST, MANIFEST_SIZE_MAX, PURGED};
 use super::manifest::{Manifest, PageAt};
 use super::store::SnapshotStore;
 use crate::mesh::{Page, PageDone, PageJob, PageOutcome, Record};
@@ -79,6 +82,7 @@ impl<S: SnapshotStore> Task<'_, S> {
 
     async fn save_as(&mut self, manifest: Manifest) -> Result<Saved, NotSaved> {
         let name = manifest.pages_name();
+        let purges = self.control.purges_begun();
         self.store.create(&name).await?;
         let shards = self.ports.len();
         let mut writing = Writing {
@@ -102,7 +106,20 @@ impl<S: SnapshotStore> Task<'_, S> {
         self.store.rename(MANIFEST_NEW, MANIFEST)?;
         // What was feared is no longer there.
         drop(self.store.remove(LOADING));
+        self.forget_purges(purges)?;
         Ok(Saved { bytes: writing.bytes, entries: manifest.entries() })
+    }
+
+    /// The snapshot was begun after so many purges: if there were no more, it knows of all.
+    fn forget_purges(&mut self, begun: u64) -> io::Result<()> {
+        if self.control.purges_begun() == begun {
+            self.store.remove(PURGED)?;
+        }
+        // One that began just now may have found the file still there.
+        if self.control.purges_begun() != begun {
+            self.store.put(PURGED, b"")?;
+        }
+        Ok(())
     }
 
     async fn write_pages(&mut self, writing: &mut Writing) -> Result<(), NotSaved> {

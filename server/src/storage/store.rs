@@ -5,6 +5,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this thread has nobody to wait for it")]
 
+use super::load::PURGED;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -60,6 +61,21 @@ pub trait SnapshotStore {
     fn remove(&mut self, name: &str) -> io::Result<()> {
         self.folder().remove(name)
     }
+}
+
+/// Notes in the folder at `path` that something is purged which its snapshot may hold: that is read
+/// no more. Not the storage plane does it, but who begins the purge, after
+/// [`crate::mesh::Control::purge_begins`].
+///
+/// # Errors
+/// The disk's.
+pub fn note_purge(path: &Path) -> io::Result<()> {
+    let note = path.join(PURGED);
+    if note.exists() {
+        return Ok(());
+    }
+    options().write(true).create(true).truncate(true).open(note)?.sync_all()?;
+    File::open(path)?.sync_all()
 }
 
 /// The small files of a folder, the same for all kinds of stores.

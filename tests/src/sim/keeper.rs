@@ -169,7 +169,7 @@ async fn live(mut disk: Disk, mut ports: Vec<StoragePort>, control: Control, ter
         } else {
             match task.load(&arenas).await {
                 Ok(_) => Mark::SnapshotRead,
-                Err(NotLoaded::None | NotLoaded::Stopped) => continue,
+                Err(NotLoaded::None | NotLoaded::Purged | NotLoaded::Stopped) => continue,
                 Err(NotLoaded::Disk(_)) => Mark::SnapshotFailed,
                 Err(error) => panic!("a snapshot of our own is not read: {error}"),
             }

@@ -51,6 +51,7 @@ marks! {
     OriginDown, "A fetch failed because the origin was down for a while.";
     OriginFailed, "A fetch of a key that has a value failed.";
     OversizedLanded, "A fetch landed with a value that is larger than it may be.";
+    PurgedInFlight, "A key was purged while it was fetched.";
     ReceiveEndedByItself, "A receive shot ended with data and without a failure.";
     ReceiveNoBuffers, "A receive shot ended because no buffer was free.";
     ReceiveNoBuffersAtOnce, "A receive found no buffer free when it was armed, and no data either.";

@@ -13,9 +13,11 @@ use crate::model::{KeyNumber, Model, Nature};
 use crate::prng::Prng;
 use pelton::error::FetchFailure;
 use pelton::mesh::{
-    ContentType, FlightId, Found, Held, Landing, Lifetime, Order, OriginPort, Outcome, Sleep,
+    ContentType, Delivery, FlightId, Found, Held, Key, Landing, Lifetime, Named, Order, OriginPort,
+    Outcome, PurgeOrder, Purged, Sleep,
 };
 use pelton::ring::Fd;
+use shard_cache::Force;
 use shard_cache::hash::Etag;
 use shard_cache::time::Instant;
 use std::time::Duration;
@@ -48,6 +50,7 @@ pub struct Origin {
     /// It fails until then.
     down_until: Instant,
     fetches: Vec<Fetch>,
+    purging: Option<Purging>,
     /// Values landed that have not come back as spent.
     values_out: usize,
     /// Fetches so far.
@@ -62,6 +65,18 @@ struct Fetch {
     key: KeyNumber,
     /// Read when the fetch began; a slow fetch may bring old news.
     version: usize,
+    /// Its shard has purged the key since: another fetch may be under way.
+    is_void: bool,
+}
+
+/// A purge that is not in force everywhere yet.
+#[derive(Debug)]
+struct Purging {
+    order: PurgeOrder,
+    /// Shards that have not confirmed it.
+    waiting: usize,
+    /// The keys that it names, with their versions when it was asked for.
+    keys: Vec<(KeyNumber, usize)>,
 }
 
 impl Origin {
@@ -87,6 +102,7 @@ impl Origin {
             faults: options.origin_faults,
             down_until: Instant::ZERO,
             fetches: Vec::new(),
+            purging: None,
             values_out: 0,
             fetches_count: 0,
         }
@@ -95,7 +111,7 @@ impl Origin {
     /// Fetches under way and values that the shards hold.
     #[must_use]
     pub fn busy_count(&self) -> usize {
-        self.fetches.len() + self.values_out
+        self.fetches.len() + self.values_out + usize::from(self.purging.is_some())
     }
 
     /// When it acts next, if nobody wakes it before.
@@ -111,7 +127,7 @@ impl Origin {
     ///
     /// # Panics
     /// If two fetches of one key are under way.
-    pub fn act(&mut self, host: &mut Host, model: &Model) {
+    pub fn act(&mut self, host: &mut Host, model: &mut Model) {
         if host.net.take_written(self.eventfd) {
             self.asleep = false;
         }
@@ -130,7 +146,7 @@ impl Origin {
         }
     }
 
-    fn take_orders(&mut self, host: &mut Host, model: &Model) {
+    fn take_orders(&mut self, host: &mut Host, model: &mut Model) {
         for port in 0..self.ports.len() {
             while let Some(order) = self.ports[port].port.next_order() {
                 match order {
@@ -143,6 +159,7 @@ impl Origin {
                         assert!(self.values_out > 0, "a value comes back once");
                         self.values_out -= 1;
                     }
+                    Order::Purged(order) => self.purged(host, model, port, &order),
                 }
             }
         }
@@ -156,12 +173,12 @@ impl Origin {
         flight: FlightId,
         key: KeyNumber,
     ) {
-        let twin = self.fetches.iter().any(|fetch| fetch.key == key);
+        let twin = self.fetches.iter().any(|fetch| fetch.key == key && !fetch.is_void);
         assert!(!twin, "key {key} is being fetched already: single flight");
         let delay_ns = self.prng.below(self.faults.delay_ns_max + 1);
         let due = host.now() + Duration::from_nanos(delay_ns);
         let version = model.newest(key);
-        self.fetches.push(Fetch { due, port, flight, key, version });
+        self.fetches.push(Fetch { due, port, flight, key, version, is_void: false });
         self.fetches_count += 1;
         host.trace.note(host.now(), Who::Origin, "fetches (key)", [key.into(), 0]);
     }
@@ -178,11 +195,58 @@ impl Origin {
             let index = due.nth(nth).expect("so many are due");
             let fetch = self.fetches.swap_remove(index);
             let outcome = self.outcome(host, model, &fetch);
-            let Port { port, sleep, eventfd } = &mut self.ports[fetch.port];
-            port.land(Landing { flight: fetch.flight, outcome });
-            // As `flush` does it, but for the eventfd, which is a simulated one.
-            if sleep.must_wake() {
-                host.net.signal(*eventfd);
+            let landing = Landing { flight: fetch.flight, outcome };
+            self.ports[fetch.port].deliver(host, Delivery::Landing(landing));
+        }
+    }
+
+    /// Begins to purge a key, some keys or all, unless a purge is under way.
+    pub fn purge(&mut self, host: &mut Host, model: &Model) {
+        if self.purging.is_some() {
+            return;
+        }
+        let key = self.prng.below(model.keys_count().into());
+        let name = model.key(u32::try_from(key).expect("it is below a u32"));
+        let some = |size: usize| Key::new(&name[..size.min(name.len())]).expect("keys have bytes");
+        let named = match self.prng.below(8) {
+            0 => Named::Everything,
+            1 => Named::Group(some(3)),
+            2 | 3 => Named::Prefix(some(5)),
+            _ => Named::Key(some(usize::MAX)),
+        };
+        let force = self.prng.pick(&[Force::Hard, Force::Soft]);
+        let is_named = |key: &KeyNumber| names(&named, model.key(*key));
+        let keys = (0..model.keys_count()).filter(is_named);
+        let keys: Vec<_> = keys.map(|key| (key, model.newest(key))).collect();
+        let order = PurgeOrder { named, force, outcome: Purged::Done };
+        host.trace.note(host.now(), Who::Origin, "purges (keys)", [keys.len() as u64, 0]);
+        for port in &mut self.ports {
+            port.deliver(host, Delivery::Purge(Box::new(order.clone())));
+        }
+        self.purging = Some(Purging { order, waiting: self.ports.len(), keys });
+    }
+
+    /// A shard has purged. When all have, nobody who asks may be given what was there before.
+    fn purged(&mut self, host: &mut Host, model: &mut Model, port: usize, order: &PurgeOrder) {
+        let purging = self.purging.as_mut().expect("a purge comes back once from each shard");
+        let is_named = |key| purging.keys.iter().any(|(named, _)| *named == key);
+        if order.outcome == Purged::Refused {
+            purging.order.outcome = Purged::Refused;
+        } else {
+            for fetch in self.fetches.iter_mut().filter(|fetch| fetch.port == port) {
+                fetch.is_void |= is_named(fetch.key);
+                host.marks.hit_if(fetch.is_void, Mark::PurgedInFlight);
+            }
+        }
+        purging.waiting -= 1;
+        if purging.waiting > 0 {
+            return;
+        }
+        host.trace.note(host.now(), Who::Origin, "has purged", [0, 0]);
+        let purging = self.purging.take().expect("it is under way");
+        if (purging.order.outcome, purging.order.force) == (Purged::Done, Force::Hard) {
+            for (key, version) in purging.keys {
+                model.forget_before(key, version, host.now());
             }
         }
     }
@@ -264,6 +328,26 @@ impl Origin {
             held: Held::default(),
             value,
         })
+    }
+}
+
+impl Port {
+    /// As `flush` does it, but for the eventfd, which is a simulated one.
+    fn deliver(&mut self, host: &mut Host, delivery: Delivery) {
+        self.port.deliver(delivery);
+        if self.sleep.must_wake() {
+            host.net.signal(self.eventfd);
+        }
+    }
+}
+
+/// Whether a purge names a key.
+fn names(named: &Named, key: &[u8]) -> bool {
+    match named {
+        Named::Key(named) => named.as_bytes() == key,
+        Named::Prefix(prefix) => key.starts_with(prefix.as_bytes()),
+        Named::Group(group) => key.split(|byte| *byte == b':').next() == Some(group.as_bytes()),
+        Named::Everything => true,
     }
 }
 

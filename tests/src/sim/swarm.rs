@@ -49,6 +49,8 @@ pub struct Options {
     pub ages: Ages,
     /// A value is replaced, per mille and tick.
     pub value_replaced: u32,
+    /// A purge begins, per mille and tick.
+    pub purged: u32,
     /// Ticks of the storm, as a multiple of those asked for: rare paths of a world in which little
     /// is in the way are met by numbers.
     pub storm_factor: u64,
@@ -97,11 +99,16 @@ impl Options {
             large_share: if prng.chance(80) { 14 } else { prng.pick(&[0, 0, 1]) },
             ages: if prng.coin() { Ages::Never } else { Ages::Within(within) },
             value_replaced: some(prng, on, 50),
+            purged: some(prng, on, 20),
             storm_factor: if tight == ROOMY && on == CALM { 4 } else { 1 },
             snapshots: prng.chance(250),
             disk_failure: some(prng, on, 200),
             drain_early: prng.chance(200),
         };
+        if options.snapshots {
+            // What is on the disk of a server that purges is not read by the same process.
+            options.purged = 0;
+        }
         if prng.chance(40) {
             options.let_readers_hoard();
         }

@@ -213,6 +213,9 @@ impl World {
             let key = u32::try_from(key).expect("it is below a u32");
             cast.model.replace(key, host.now());
         }
+        if cast.prng.chance(options.purged) {
+            cast.origin.purge(host, &cast.model);
+        }
     }
 
     fn add_client(&self, make: impl FnOnce(u32, Prng, &Options, Instant) -> Client) {

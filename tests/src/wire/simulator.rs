@@ -13,7 +13,8 @@ use pelton::config::Config;
 use pelton::error::FetchFailure;
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{
-    ContentType, Control, FlightId, Found, Held, Landing, Lifetime, Order, Outcome, StoragePort,
+    ContentType, Control, Delivery, FlightId, Found, Held, Landing, Lifetime, Order, Outcome,
+    StoragePort,
 };
 use pelton::metrics::{Class, TABLE};
 use pelton::shard::{Flow, Settings};
@@ -153,7 +154,7 @@ impl SimulatorStage {
         for (index, flight, key) in self.fetches.drain(..) {
             let outcome = outcome(self.sources.get(&key).unwrap_or(&Source::Absent));
             let port = &mut self.cluster.ports[index];
-            port.port.land(Landing { flight, outcome });
+            port.port.deliver(Delivery::Landing(Landing { flight, outcome }));
             if port.sleep.must_wake() {
                 host.net.signal(port.eventfd);
             }
