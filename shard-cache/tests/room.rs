@@ -472,6 +472,62 @@ fn what_is_not_condemned_or_has_a_run_for_itself_is_not_copied_out() {
 }
 
 #[test]
+fn a_key_that_comes_back_soon_after_it_left_stays_longer() {
+    let mut world = World::new(16 * MIB);
+    let pour = |world: &mut World, numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            world.store(number, 500, FreshFor::Ever).unwrap();
+            world.step();
+        }
+    };
+    pour(&mut world, 0..60_000);
+    let left = (0..60_000).rev().find(|number| !world.holds(*number)).unwrap();
+    let (back, new) = (left, 1_000_000);
+    world.store(back, 500, FreshFor::Ever).unwrap();
+    world.store(new, 500, FreshFor::Ever).unwrap();
+    pour(&mut world, 60_000..80_000);
+    assert!(!world.holds(new), "what was never seen before leaves with those around it");
+    assert!(world.holds(back));
+}
+
+#[test]
+fn values_leave_a_segment_to_those_that_are_moved() {
+    let mut world = World::with_ready(64 * MIB, 20);
+    let stored = (0..100).take_while(|n| world.store(*n, 100_000, FreshFor::Ever).is_ok());
+    assert_eq!(stored.count(), 2 * 19);
+}
+
+#[test]
+fn no_window_is_laid_over_a_part_of_a_run_that_is_pinned() {
+    let mut world = World::with_ready(64 * MIB, 20);
+    let mut pins = Vec::new();
+    // Two in each segment, and a run of five in 13 to 17.
+    for number in 0..26 {
+        let entry = world.store(number, 100_000, FreshFor::Ever).unwrap();
+        if ![0, 2, 4].contains(&(number / 2)) {
+            pins.push(world.cache.pin(entry));
+        }
+    }
+    let large = world.store(1_000, MIB, FreshFor::Ever).unwrap();
+    pins.push(world.cache.pin(large));
+    for number in 26..28 {
+        world.store(number, 100_000, FreshFor::Ever).unwrap();
+    }
+    // Four segments are free, no two of them neighbours.
+    for number in [0_u32, 1, 4, 5, 8, 9] {
+        let key = number.to_le_bytes();
+        assert!(world.cache.remove(HASHER.hash(&key), &key));
+    }
+    for _ in 0..100 {
+        world.now_ms += 1;
+        assert!(world.store(1_001, MIB, FreshFor::Ever).is_err());
+        world.step();
+    }
+    assert!(world.holds(1_000), "it gave way to a window that its own pin keeps from being empty");
+    pins.into_iter().for_each(|pin| world.cache.unpin(pin));
+}
+
+#[test]
 fn purge_rules_retire_also_where_nothing_is_evicted() {
     let mut world = World::new(16 * MIB);
     for number in 0..10_000 {

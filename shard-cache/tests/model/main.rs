@@ -119,6 +119,33 @@ fn dead_segments_come_back_without_pressure() {
 }
 
 #[test]
+fn what_was_moved_is_kept_as_long_as_it_may_be_served() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 8 << 20, 1);
+    // Asked for once, they are spared once, and nobody asks for them after that.
+    for key in 0..20 {
+        world.store(key, 60_000, FreshFor::Ms(5_000), false);
+        world.lookup(key).unwrap();
+    }
+    for key in 20..=250 {
+        world.store(key, 200_000, FreshFor::Ever, false);
+        world.step();
+        if world.cache.statistics().moved_bytes > 10 * 60_000 {
+            break;
+        }
+    }
+    (0..100).for_each(|_| world.step());
+    let kept: Vec<u8> = (0..20).filter(|key| world.lookup(*key).is_some()).collect();
+    assert!(kept.len() >= 10, "{kept:?}");
+    world.now_ms = 5_000 + u64::from(WINDOWS[0].if_error_ms);
+    for _ in 0..100 {
+        world.step();
+    }
+    let still = kept.iter().filter(|key| world.lookup(**key).is_some());
+    assert_eq!(still.count(), kept.len());
+}
+
+#[test]
 fn a_segment_stays_until_the_last_of_its_entries_is_dead() {
     let mut memory = Vec::new();
     let mut world = World::new(&mut memory, 8 << 20, 1);
