@@ -11,8 +11,8 @@ use pelton::config::Config;
 use pelton::histograms::Histograms;
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{
-    ContentType, Control, Delivery, Found, Held, Landing, Lifetime, Order, OriginPort, Outcome,
-    Sleep, origin_link, peers, storage_link,
+    ContentType, Control, Delivery, Found, Held, Landing, Lifetime, Loads, Order, OriginPort,
+    Outcome, Sleep, origin_link, peers, storage_link,
 };
 use pelton::metrics::Board;
 use pelton::ring::{
@@ -96,7 +96,8 @@ fn shard(
         segments_ready: Arc::new(AtomicU32::new(layout.segments_count())),
         layout,
         output: zeroed(limits.output_blocks_count as usize * limits.output_block_size as usize),
-        peers: peers(std::slice::from_ref(&sleep), 1).remove(0),
+        peers: peers(std::slice::from_ref(&sleep), 1, 0).remove(0),
+        loads: Loads::new(1),
         link,
         storage,
         sleep,

@@ -79,6 +79,7 @@ counters! {
     replies_not_modified, Counter, "pelton_replies_not_modified", "", "Replies 304, counted among the outcomes as well.";
     request_bytes, Counter, "pelton_request_bytes", "", "Bytes received.";
     reply_bytes, Counter, "pelton_reply_bytes", "", "Bytes the kernel took for sending.";
+    connections_handed, Counter, "pelton_connections_handed", "", "Connections handed to a shard that had fewer; each was accepted by the one that counts it.";
     connections_open, Gauge, "pelton_connections_open", "", "Connections that hold a slot.";
     connections_accepted, Counter, "pelton_connections_accepted", "", "Connections accepted.";
     closed_peer_closed, Counter, "pelton_connections_closed", r#"reason="peer_closed""#, "The peer closed and was owed nothing more.";

@@ -103,6 +103,7 @@ parameters! {
         shards: Option<u32>, CountOrAuto(1, 1024), r#""auto""#, "Number of shards. `auto`: the CPUs allowed by affinity and cgroup quota, less one from 4 on.";
         cpus: Option<Vec<u16>>, Cpus, r#""auto""#, "CPUs to take shards' cores from. `auto`: all that the affinity mask allows.";
         connections_max: Option<u32>, CountOrAuto(1, 1_048_576), r#""auto""#, "Open connections a shard. `auto`: 65,536, or what the limit on open files allows.";
+        balance: bool, Flag, "true", "Whether a shard hands a new connection to another one that has fewer, by more than an eighth, before anything is read of it.";
         drain_timeout: Duration, Duration(0, HOUR), r#""10s""#, "How long a stopping server waits for requests in flight.";
     }
     /// The protocol spoken on the data port.

@@ -5,13 +5,14 @@
 //! comes back in, and a shard has as many parcels as the queues have room for. So no push can find
 //! a queue full, no shard ever waits for another, and two shards cannot wait for each other.
 //!
-//! `parcel` is what travels between shards, `peers` the queues between them, `origin` and `purge`
-//! what travels to and from the origin plane, `link` the queues to it, `sleep` the flag that saves
-//! wake-ups, `page` is what travels to and from the storage plane, `storage` the queues to it,
-//! `control` the word to stop.
+//! `parcel` is what travels between shards, `peers` the queues between them, `loads` how many
+//! connections each has, `origin` and `purge` what travels to and from the origin plane, `link` the
+//! queues to it, `sleep` the flag that saves wake-ups, `page` is what travels to and from the
+//! storage plane, `storage` the queues to it, `control` the word to stop.
 
 mod control;
 mod link;
+mod loads;
 mod origin;
 mod page;
 mod parcel;
@@ -22,6 +23,7 @@ mod storage;
 
 pub use control::Control;
 pub use link::{Delivery, OriginLink, OriginPort, origin_link};
+pub use loads::Loads;
 pub use origin::{ContentType, FlightId, Found, Held, Key, Landing, Lifetime, Order, Outcome};
 pub use page::{NoRecord, PAGE_ALIGN, Page, Record, record_size};
 pub use parcel::{Answer, Parcel, ReplyRef, Value};

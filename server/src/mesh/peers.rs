@@ -2,6 +2,7 @@
 
 use super::parcel::Parcel;
 use super::sleep::Sleep;
+use crate::ring::Fd;
 use crate::sys::spsc::{self, Consumer, Producer};
 
 /// From one shard to another.
@@ -11,12 +12,16 @@ pub enum Message {
     Read(Box<Parcel>),
     /// Here is what you asked for.
     Reply(Box<Parcel>),
+    /// A new connection, of which nothing was read: serve it.
+    Connection(Fd),
 }
 
 /// One shard's ends of the queues to and from all others.
 #[derive(Debug)]
 pub struct Peers {
     links: Vec<Option<Link>>,
+    /// Room in each queue that parcels need.
+    kept: usize,
 }
 
 #[derive(Debug)]
@@ -30,13 +35,14 @@ struct Link {
 
 /// The queues between `sleeps.len()` shards, each with room for `messages_max` messages.
 ///
-/// A queue holds at most the sender's own reads and its answers to the other's: twice the parcels
-/// of a shard.
+/// A queue holds at most the sender's own reads and its answers to the other's, twice the parcels
+/// of a shard, for which room is kept; and connections, as far as there is room beside them.
 #[must_use]
-pub fn peers(sleeps: &[Sleep], messages_max: usize) -> Vec<Peers> {
+pub fn peers(sleeps: &[Sleep], messages_max: usize, parcels_count: usize) -> Vec<Peers> {
     let count = sleeps.len();
+    let none = || (0..count).map(|_| None).collect();
     let mut all: Vec<Peers> =
-        (0..count).map(|_| Peers { links: (0..count).map(|_| None).collect() }).collect();
+        (0..count).map(|_| Peers { links: none(), kept: 2 * parcels_count }).collect();
     for low in 0..count {
         for high in low + 1..count {
             let (to_high, from_low) = spsc::queue(messages_max);
@@ -65,6 +71,13 @@ impl Peers {
         let link = self.links[usize::from(to)].as_mut().expect("no shard sends to itself");
         link.to.push(message);
         link.pushed = true;
+    }
+
+    /// Whether a connection can be handed to the shard `to`.
+    #[must_use]
+    pub fn has_room_to_hand(&mut self, to: u16) -> bool {
+        let kept = self.kept;
+        self.links[usize::from(to)].as_mut().is_some_and(|link| link.to.room() > kept)
     }
 
     /// The oldest message of the shard `from`; none from this shard itself.
@@ -96,7 +109,7 @@ mod tests {
     #[test]
     fn a_read_goes_out_and_comes_back_and_wakes_a_sleeper_once() {
         let sleeps = [Sleep::new(), Sleep::new(), Sleep::new()];
-        let mut all = peers(&sleeps, 4);
+        let mut all = peers(&sleeps, 4, 1);
         sleeps[2].prepare();
         all[0].send(2, Message::Read(Parcel::with_size(16)));
         all[0].send(2, Message::Read(Parcel::with_size(16)));
@@ -110,5 +123,17 @@ mod tests {
         all[2].send(0, Message::Reply(parcel));
         assert!(matches!(all[0].receive(2), Some(Message::Reply(_))));
         assert!(all[0].receive(0).is_none());
+    }
+
+    #[test]
+    fn connections_are_handed_while_there_is_room_beside_the_parcels() {
+        let mut all = peers(&[Sleep::new(), Sleep::new()], 4, 1);
+        for fd in 7..9 {
+            assert!(all[0].has_room_to_hand(1));
+            all[0].send(1, Message::Connection(Fd(fd)));
+        }
+        assert!(!all[0].has_room_to_hand(1) && !all[0].has_room_to_hand(0));
+        assert!(matches!(all[1].receive(0), Some(Message::Connection(Fd(7)))));
+        assert!(all[0].has_room_to_hand(1));
     }
 }

@@ -6,7 +6,8 @@ use crate::error::StartError;
 use crate::histograms::Histograms;
 use crate::limits::Limits;
 use crate::mesh::{
-    Control, OriginLink, OriginPort, Peers, Sleep, StorageLink, origin_link, peers, storage_link,
+    Control, Loads, OriginLink, OriginPort, Peers, Sleep, StorageLink, origin_link, peers,
+    storage_link,
 };
 use crate::metrics::{Board, SnapshotBoard};
 use crate::ring::Fd;
@@ -93,7 +94,10 @@ impl Parts {
             wakes: Vec::with_capacity(count),
         };
         parts.plane.boards.clone_from(&parts.boards);
-        let all_peers = peers(&sleeps, limits.messages_per_peer_max as usize);
+        let parcels_count = limits.parcels_count + limits.big_parcels_count;
+        let messages_max = limits.messages_per_peer_max as usize;
+        let all_peers = peers(&sleeps, messages_max, parcels_count as usize);
+        let loads = Loads::new(count);
         for ((index, peers), sleep) in (0..).zip(all_peers).zip(sleeps) {
             let wake = Arc::new(EventFd::for_ring().map_err(no_descriptors)?);
             let flights_max = limits.flights_max as usize;
@@ -105,7 +109,9 @@ impl Parts {
             parts.plane.histograms.push(source);
             let board = Arc::clone(&parts.boards[usize::from(index)]);
             let wake_eventfd = wake.as_raw_fd();
-            let wiring = Wiring { index, peers, link, storage, sleep, wake: wake_eventfd, board };
+            let loads = loads.clone();
+            let wiring =
+                Wiring { index, peers, loads, link, storage, sleep, wake: wake_eventfd, board };
             let plane = parts.plane.wake.as_raw_fd();
             let shard =
                 ShardParts::new(limits, &settings, wiring, plane, histogram_port, &control, epoch)?;
@@ -124,6 +130,7 @@ impl Parts {
 struct Wiring {
     index: u16,
     peers: Peers,
+    loads: Loads,
     link: OriginLink,
     storage: StorageLink,
     sleep: Sleep,
@@ -162,6 +169,7 @@ impl ShardParts {
             segments_ready: Arc::new(AtomicU32::new(0)),
             output,
             peers: wiring.peers,
+            loads: wiring.loads,
             link: wiring.link,
             storage: wiring.storage,
             sleep: wiring.sleep,

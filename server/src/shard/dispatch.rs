@@ -38,7 +38,7 @@ impl<R: Ring> Shard<R> {
             self.submissions_in_flight -= 1;
         }
         match event {
-            Event::Accepted(fd) => self.open(fd),
+            Event::Accepted(fd) => self.accept(fd),
             Event::Failed(Fault::NoDescriptors) => {
                 self.counters.accept_failures += 1;
                 listener.retry_at = self.now + super::ACCEPT_RETRY;
@@ -73,6 +73,7 @@ impl<R: Ring> Shard<R> {
             Kind::Send => self.dispatch_send(index, event),
             Kind::Close => {
                 self.slots.free(index);
+                self.loads.ends(self.index);
                 return;
             }
             Kind::Cancel | Kind::Accept | Kind::Watch | Kind::Wake => {}

@@ -26,6 +26,7 @@ impl<R: Ring> Shard<R> {
                 match self.peers.receive(from) {
                     Some(Message::Read(parcel)) => self.serve_peer(from, parcel),
                     Some(Message::Reply(parcel)) => self.receive_reply(parcel),
+                    Some(Message::Connection(fd)) => self.open(fd),
                     None => break,
                 }
             }

@@ -42,7 +42,7 @@ pub use setup::{HistogramPort, Settings, Setup, Timeouts};
 use crate::histograms::{Histograms, Outcome};
 use crate::http::Replies as Heads;
 use crate::limits::Limits;
-use crate::mesh::{Control, Landing, OriginLink, Peers, Sleep, StorageLink};
+use crate::mesh::{Control, Landing, Loads, OriginLink, Peers, Sleep, StorageLink};
 use crate::metrics::{Board, Counters};
 use crate::ring::{Completions, Fd, Kind, Memory, Op, Ring, Token};
 use content_types::ContentTypes;
@@ -161,6 +161,7 @@ pub struct Shard<R: Ring> {
     stalled_since: Option<Instant>,
 
     peers: Peers,
+    loads: Loads,
     parcels: Parcels,
     link: OriginLink,
     storage: StorageLink,

@@ -9,22 +9,47 @@ use super::replies::Owed;
 use super::slots::{NONE, Recv, State};
 use super::{DRAIN_GRACE, JOIN_PATIENCE, LINGER, Shard};
 use crate::error::CloseReason;
-use crate::mesh::{Found, Order};
+use crate::mesh::{Found, Message, Order};
 use crate::ring::{Fd, Kind, Op, Ring, Shutdown, Token};
 use std::collections::VecDeque;
 
 impl<R: Ring> Shard<R> {
-    /// A connection was accepted: it takes a slot, or is closed at once if there is none.
-    pub(super) fn open(&mut self, fd: Fd) {
+    /// A connection was accepted: it stays here, or goes to a shard that has fewer.
+    pub(super) fn accept(&mut self, fd: Fd) {
         self.counters.connections_accepted += 1;
-        match self.slots.open(fd) {
-            Some(index) => self.ready.add(&mut self.slots, index),
+        let is_balanced = !self.settings.balance || self.draining_since.is_some();
+        let lighter = if is_balanced { None } else { self.loads.lighter(self.index) };
+        match lighter.filter(|shard| self.peers.has_room_to_hand(*shard)) {
+            Some(shard) => {
+                self.loads.begins(shard);
+                self.counters.connections_handed += 1;
+                self.peers.send(shard, Message::Connection(fd));
+            }
             None => {
-                self.count_closed(CloseReason::SlotsFull);
-                self.ring.push(Self::NO_SLOT, Op::Close { fd });
-                self.submissions_in_flight += 1;
+                self.loads.begins(self.index);
+                self.open(fd);
             }
         }
+    }
+
+    /// A new connection takes a slot, or is closed at once if there is none.
+    pub(super) fn open(&mut self, fd: Fd) {
+        // The others may have stopped already that it would need.
+        if self.drained {
+            self.refuse(fd, CloseReason::Draining);
+            return;
+        }
+        match self.slots.open(fd) {
+            Some(index) => self.ready.add(&mut self.slots, index),
+            None => self.refuse(fd, CloseReason::SlotsFull),
+        }
+    }
+
+    fn refuse(&mut self, fd: Fd, reason: CloseReason) {
+        self.loads.ends(self.index);
+        self.count_closed(reason);
+        self.ring.push(Self::NO_SLOT, Op::Close { fd });
+        self.submissions_in_flight += 1;
     }
 
     /// Everything is sent. Shuts our side, and waits a while for the peer to have read it.
@@ -160,6 +185,7 @@ impl<R: Ring> Shard<R> {
         idle && self.control.drained_count() == self.peers.count()
             && self.flights.used() == (0, 0)
             && !self.control.is_saving()
+            && !self.peers.has_mail()
     }
 
     /// Frees the memory of a landed value where it was allocated.

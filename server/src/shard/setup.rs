@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::histograms::Histograms;
 use crate::http::{HeadPolicy, HttpLimits, Replies as Heads};
 use crate::limits::Limits;
-use crate::mesh::{Control, OriginLink, Peers, Sleep, StorageLink};
+use crate::mesh::{Control, Loads, OriginLink, Peers, Sleep, StorageLink};
 use crate::metrics::Board;
 use crate::ring::{Fd, Ring};
 use crate::sys::spsc::{Consumer, Producer};
@@ -45,6 +45,8 @@ pub struct Settings {
     pub heads: HeadPolicy,
     /// When connections are closed.
     pub timeouts: Timeouts,
+    /// New connections go to the shard with the fewest.
+    pub balance: bool,
     /// How long a value is fresh whose origin does not say, milliseconds.
     pub ttl_ms: u32,
     /// How long an absence is believed, milliseconds.
@@ -88,6 +90,7 @@ impl Settings {
                 idle: http.idle_timeout,
                 write: http.write_timeout,
             },
+            balance: config.server.balance,
             ttl_ms: ms(cache.ttl),
             negative_ttl_ms: ms(cache.negative_ttl),
             windows: StaleWindows {
@@ -137,6 +140,8 @@ pub struct Setup {
     pub output: &'static mut [u8],
     /// The queues to and from the other shards.
     pub peers: Peers,
+    /// How many connections each shard has.
+    pub loads: Loads,
     /// The queues to and from the origin plane.
     pub link: OriginLink,
     /// The queues to and from the storage plane.
@@ -203,6 +208,7 @@ impl<R: Ring> Shard<R> {
             stalled: None,
             stalled_since: None,
             peers: setup.peers,
+            loads: setup.loads,
             parcels: Parcels::new(
                 limits.parcels_count,
                 limits.parcel_size,

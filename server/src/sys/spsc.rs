@@ -89,6 +89,13 @@ impl<T> Producer<T> {
         self.tail - self.head_seen == capacity
     }
 
+    /// How many values can be pushed.
+    #[must_use]
+    pub fn room(&mut self) -> usize {
+        self.head_seen = self.shared.head.0.load(Ordering::Acquire);
+        self.shared.slots.len() - (self.tail - self.head_seen)
+    }
+
     /// Appends `value`; the consumer can see it at once.
     ///
     /// # Panics

@@ -8,7 +8,7 @@ use super::origin::Port;
 use super::ring::{SimRing, Sizes};
 use pelton::limits::Limits;
 use pelton::mesh::{
-    Control, OriginLink, Peers, Sleep, StorageLink, origin_link, peers, storage_link,
+    Control, Loads, OriginLink, Peers, Sleep, StorageLink, origin_link, peers, storage_link,
 };
 use pelton::metrics::Board;
 use pelton::ring::Fd;
@@ -54,7 +54,10 @@ impl Cluster {
         let sleeps: Vec<Sleep> = (0..shards).map(|_| Sleep::new()).collect();
         let plane_sleep = Sleep::new();
         let real = Arc::new(EventFd::for_ring().expect("a process may open an eventfd"));
-        let mut all_peers = peers(&sleeps, limits.messages_per_peer_max as usize).into_iter();
+        let parcels_count = (limits.parcels_count + limits.big_parcels_count) as usize;
+        let all_peers = peers(&sleeps, limits.messages_per_peer_max as usize, parcels_count);
+        let mut all_peers = all_peers.into_iter();
+        let loads = Loads::new(shards);
         let control = Control::new();
         let (mut places, mut ports, mut desks) = (Vec::new(), Vec::new(), Vec::new());
         for (index, sleep) in sleeps.iter().enumerate() {
@@ -66,6 +69,7 @@ impl Cluster {
             desks.push(Desk { port, wakes: (wake, wakes[index]) });
             let links = Links {
                 peers: all_peers.next().expect("one for each shard"),
+                loads: loads.clone(),
                 link,
                 storage,
                 sleep: sleep.clone(),
@@ -90,6 +94,7 @@ impl Cluster {
 /// What connects a shard to the others.
 struct Links {
     peers: Peers,
+    loads: Loads,
     link: OriginLink,
     storage: StorageLink,
     sleep: Sleep,
@@ -121,6 +126,7 @@ fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: L
         segments_ready: Arc::new(AtomicU32::new(u32::MAX)),
         output,
         peers: links.peers,
+        loads: links.loads,
         link: links.link,
         storage: links.storage,
         sleep: links.sleep,

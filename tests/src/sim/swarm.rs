@@ -150,6 +150,7 @@ fn draw_settings(prng: &mut Prng) -> Settings {
             stale_while_revalidate_s: 30,
         },
         timeouts: Timeouts { header: ms(prng), body: ms(prng), idle: ms(prng), write: ms(prng) },
+        balance: prng.coin(),
         ttl_ms: ttl(prng),
         negative_ttl_ms: ttl(prng),
         windows: StaleWindows { while_revalidate_ms: ttl(prng), if_error_ms: ttl(prng) },
