@@ -6,7 +6,8 @@
 //!
 //! The modules, ground to top; each uses only those above it in this list, and a test enforces it:
 //!
-//! - [`error`], [`config`], [`limits`], [`metrics`], [`histograms`]: what everything else speaks of
+//! - [`error`], [`config`], [`limits`], [`metrics`], [`histograms`], [`hot`]: what everything else
+//!   speaks of
 //! - [`sys`]: the system calls we make ourselves
 //! - [`ring`]: the seam through which a shard reads, writes and learns the time
 //! - [`http`]: bytes to requests, replies to bytes
@@ -23,6 +24,7 @@ pub mod config;
 pub mod error;
 pub mod histograms;
 pub mod host;
+pub mod hot;
 pub mod http;
 pub mod limits;
 pub mod mesh;

@@ -28,6 +28,7 @@ const ASYNC: &[&str] = &[
 
 /// The data plane: what runs on a shard's thread.
 const DATA_PLANE: &[&str] = &[
+    "server/src/hot",
     "server/src/http",
     "server/src/mesh",
     "server/src/ring",
