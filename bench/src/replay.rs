@@ -8,19 +8,17 @@
 
 use crate::traffic::Records;
 use pelton::config::Config;
-use pelton::histograms::Histograms;
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{
     ContentType, Control, Delivery, Found, Held, Landing, Lifetime, Loads, Order, OriginPort,
-    Outcome, Sleep, origin_link, peers, storage_link,
+    Outcome, Sleep, boxes, origin_link, peers, storage_link,
 };
 use pelton::metrics::Board;
 use pelton::ring::{
     BufferId, Clock, Completion, Completions, Event, Fd, Memory, Op, Ring, RingCounters, Token,
 };
-use pelton::shard::{HistogramPort, Settings, Setup, Shard};
+use pelton::shard::{Settings, Setup, Shard};
 use pelton::sys::eventfd::EventFd;
-use pelton::sys::spsc;
 use shard_cache::Layout;
 use shard_cache::hash::Etag;
 use shard_cache::time::{Instant, WallSeconds};
@@ -81,8 +79,8 @@ fn shard(
     let wake = Arc::new(EventFd::for_ring()?);
     let (link, port) = origin_link(limits.flights_max as usize, &sleep, &plane, &wake);
     let (storage, storage_port) = storage_link(&sleep, &wake);
-    let (filled, filled_to) = spsc::queue::<Box<Histograms>>(1);
-    let (empties_from, empties) = spsc::queue(1);
+    // Nobody reads them.
+    let (histogram_port, hot_port) = (boxes(1).0, boxes(1).0);
     let zeroed = |size: usize| {
         let memory = vec![0_u8; size + 64].leak();
         let skip = memory.as_ptr().align_offset(64);
@@ -105,11 +103,12 @@ fn shard(
         plane_eventfd: Fd(0),
         control: Control::new(),
         board: Arc::new(Board::new()),
-        histogram_port: HistogramPort { filled, empties },
+        histogram_port,
+        hot_port,
         limits,
     };
     let ring = Replay::new(records, connections, limits.input_buffers_count);
-    Ok((Shard::new(setup, ring), port, (filled_to, empties_from, storage_port)))
+    Ok((Shard::new(setup, ring), port, storage_port))
 }
 
 /// A ring on which every connection always has one more request.

@@ -90,6 +90,11 @@ impl StartError {
     pub fn host(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { exit: Exit::Findings, what: what.into(), remedy: remedy.into() }
     }
+
+    /// Somebody who does not answer; ends with [`Exit::Unreachable`].
+    pub fn unreachable(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { exit: Exit::Unreachable, what: what.into(), remedy: remedy.into() }
+    }
 }
 
 impl fmt::Display for StartError {
@@ -112,4 +117,6 @@ pub enum Exit {
     Usage = 2,
     /// A check found something fatal.
     Findings = 3,
+    /// What was to be asked does not answer.
+    Unreachable = 6,
 }

@@ -6,6 +6,7 @@
 
 use crate::config::{Config, Memory, size_text};
 use crate::error::StartError;
+use crate::hot;
 use shard_cache::SEGMENT_SIZE;
 use std::fmt;
 
@@ -281,6 +282,7 @@ impl Limits {
                 shard("connections, replies, flights", slots),
                 shard("parcels and messages", parcels),
                 shard("ring", ring),
+                shard("hot keys", hot::SIZE as u64),
                 Line { what: "fetched values", size: fetched, count: 1 },
                 Line { what: "store's page cache", size: config.origin.cache, count: 1 },
                 Line { what: "process", size: PROCESS_SIZE, count: 1 },

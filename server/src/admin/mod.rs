@@ -1,22 +1,25 @@
 //! The port for operators: is it alive, is it ready, what does it do, how is it set.
 //!
 //! Runs beside the origin plane on the same thread. It reads what shards have published and asks
-//! none of them: a scrape stops nobody. Only a purge changes something; it needs the token.
+//! none of them, but for their hot keys; nobody stops for it. Only a purge changes something; it
+//! needs the token.
 
+mod hot;
 mod metrics;
 mod purge;
 mod stats;
 mod token;
 
+pub use hot::{HotKey, HotReport, TOP_MAX};
 pub use purge::Purger;
 pub use token::Token;
 
 use crate::histograms::Histograms;
+use crate::hot::Window;
 use crate::limits::Bill;
-use crate::mesh::Control;
+use crate::mesh::{Control, Taker};
 use crate::metrics::{Board, SnapshotBoard, SnapshotCounters};
 use crate::sys::clock::Epoch;
-use crate::sys::spsc::{Consumer, Producer};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
@@ -36,13 +39,13 @@ const ALIVE_NS: u64 = 1_000_000_000;
 /// Bytes of a request's body: a purge of the longest key, escaped, is a few kilobytes.
 const BODY_SIZE_MAX: usize = 16 << 10;
 
-/// The reader's end of a shard's histograms.
+/// What a shard hands over.
 #[derive(Debug)]
-pub struct HistogramSource {
-    /// Full boxes of the shard.
-    pub filled: Consumer<Box<Histograms>>,
-    /// Where they go back, cleared.
-    pub empties: Producer<Box<Histograms>>,
+pub struct Source {
+    /// How long things took, since it last did.
+    pub histograms: Taker<Histograms>,
+    /// Its hot keys, for those who ask.
+    pub hot_keys: Taker<Window>,
 }
 
 /// What the port shows.
@@ -51,6 +54,7 @@ pub struct Admin {
     boards: Vec<Arc<Board>>,
     snapshots: SnapshotBoard,
     histograms: Mutex<Collected>,
+    hot_keys: tokio::sync::Mutex<Vec<hot::Desk>>,
     control: Control,
     epoch: Epoch,
     origin_ready: Arc<AtomicBool>,
@@ -65,8 +69,8 @@ pub struct Published {
     pub boards: Vec<Arc<Board>>,
     /// The board of the storage plane.
     pub snapshots: SnapshotBoard,
-    /// Times, of each shard.
-    pub histograms: Vec<HistogramSource>,
+    /// Times and hot keys, of each shard.
+    pub sources: Vec<Source>,
 }
 
 /// What does not change while the server runs.
@@ -83,7 +87,7 @@ pub struct Facts {
 /// Histograms of all shards, added up since the start.
 #[derive(Debug)]
 struct Collected {
-    sources: Vec<HistogramSource>,
+    sources: Vec<Taker<Histograms>>,
     total: Histograms,
 }
 
@@ -91,10 +95,10 @@ impl Collected {
     /// Adds what the shards have handed over, and gives the boxes back.
     fn collect(&mut self) -> &Histograms {
         for source in &mut self.sources {
-            while let Some(mut filled) = source.filled.pop() {
+            while let Some(mut filled) = source.take() {
                 self.total.add(&filled);
                 filled.clear();
-                source.empties.push(filled);
+                source.give_back(filled);
             }
         }
         &self.total
@@ -112,9 +116,24 @@ impl Admin {
         purger: Purger,
         facts: Facts,
     ) -> Self {
-        let Published { boards, snapshots, histograms: sources } = published;
+        let Published { boards, snapshots, sources } = published;
+        let (sources, desks) = sources
+            .into_iter()
+            .map(|source| (source.histograms, hot::Desk::new(source.hot_keys)))
+            .unzip();
         let histograms = Mutex::new(Collected { sources, total: Histograms::new() });
-        Self { boards, snapshots, histograms, control, epoch, origin_ready, purger, facts }
+        let hot_keys = tokio::sync::Mutex::new(desks);
+        Self {
+            boards,
+            snapshots,
+            histograms,
+            hot_keys,
+            control,
+            epoch,
+            origin_ready,
+            purger,
+            facts,
+        }
     }
 
     /// Serves on `listener` until `stop` turns true or its sender is gone.
@@ -162,6 +181,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::metrics))
         .route("/stats", get(stats::stats))
+        .route("/hot", get(hot::hot))
         .route("/config", get(config))
         .route("/purge", post(purge::purge))
         .layer(DefaultBodyLimit::max(BODY_SIZE_MAX))

@@ -4,8 +4,8 @@ use super::*;
 use crate::config::Config;
 use crate::histograms::Outcome;
 use crate::limits::{Grant, Limits};
+use crate::mesh::{Giver, boxes};
 use crate::metrics::{Counters, TABLE};
-use crate::sys::spsc;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,15 +13,16 @@ use tokio::sync::mpsc;
 
 struct Shard {
     board: Arc<Board>,
-    filled: Producer<Box<Histograms>>,
-    _empties: Consumer<Box<Histograms>>,
+    histograms: Giver<Histograms>,
+    _hot_keys: Giver<Window>,
 }
 
-fn shard() -> (Shard, HistogramSource) {
-    let (filled, filled_to) = spsc::queue(2);
-    let (empties_from, empties) = spsc::queue(2);
-    let source = HistogramSource { filled: filled_to, empties: empties_from };
-    (Shard { board: Arc::new(Board::new()), filled, _empties: empties }, source)
+fn shard() -> (Shard, Source) {
+    let (histograms, mut taker) = boxes(1);
+    taker.give_back(Box::new(Histograms::new()));
+    let (hot_keys, hot_taker) = boxes(1);
+    let source = Source { histograms: taker, hot_keys: hot_taker };
+    (Shard { board: Arc::new(Board::new()), histograms, _hot_keys: hot_keys }, source)
 }
 
 /// Asks for `paths` one after the other; status and body of each.
@@ -44,7 +45,7 @@ fn ask(
     let boards = shards.iter().map(|shard| Arc::clone(&shard.board)).collect();
     let (requests, _nobody) = mpsc::channel(1);
     let purger = Purger { requests, token: None };
-    let published = Published { boards, snapshots: SnapshotBoard::default(), histograms: sources };
+    let published = Published { boards, snapshots: SnapshotBoard::default(), sources };
     let admin = Admin::new(published, control, epoch, ready, purger, facts);
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -102,9 +103,10 @@ fn metrics_show_every_row_once_and_the_histograms_that_were_handed_over() {
             let counters =
                 Counters { requests_hit: 20, busy_ns: 1, waited_ns: 3, ..Counters::default() };
             shard.board.publish(&counters);
-            let mut histograms = Box::new(Histograms::new());
-            histograms.record_latencies(Outcome::Hit, 30_000, 7);
-            shard.filled.push(histograms);
+            let given = shard.histograms.give(|histograms| {
+                histograms.record_latencies(Outcome::Hit, 30_000, 7);
+            });
+            assert!(given);
         }
     });
     let (status, text) = &answers[0];
@@ -138,4 +140,13 @@ fn the_configuration_is_shown_and_what_is_not_there_is_not_found() {
     let config: serde_json::Value = serde_json::from_str(&answers[0].1).unwrap();
     assert_eq!(config["cache"]["negative_ttl"], "2s");
     assert_eq!((answers[1].0, answers[2].0), (404, 405));
+}
+
+#[test]
+fn hot_keys_need_a_number_that_makes_sense_and_shards_that_answer() {
+    let answers = ask(&["GET /hot?top=0", "GET /hot?n=1", "GET /hot"], |_, _, _, _| {});
+    assert_eq!(answers[0], (400, "top is a number from 1 to 1000, and not \"0\"\n".to_owned()));
+    assert_eq!(answers[1], (400, "there is no parameter \"n\", only \"top\"\n".to_owned()));
+    assert_eq!(answers[2].0, 503);
+    assert!(answers[2].1.ends_with("shard 1 has not answered within 1 s\n"), "{}", answers[2].1);
 }

@@ -8,8 +8,10 @@
 //! `parcel` is what travels between shards, `peers` the queues between them, `loads` how many
 //! connections each has, `origin` and `purge` what travels to and from the origin plane, `link` the
 //! queues to it, `sleep` the flag that saves wake-ups, `page` is what travels to and from the
-//! storage plane, `storage` the queues to it, `control` the word to stop.
+//! storage plane, `storage` the queues to it, `boxes` what a reader is handed, `control` the word
+//! to stop.
 
+mod boxes;
 mod control;
 mod link;
 mod loads;
@@ -21,6 +23,7 @@ mod purge;
 mod sleep;
 mod storage;
 
+pub use boxes::{Giver, Taker, boxes};
 pub use control::Control;
 pub use link::{Delivery, OriginLink, OriginPort, origin_link};
 pub use loads::Loads;

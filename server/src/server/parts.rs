@@ -1,31 +1,28 @@
 //! Everything that the planes are made of, built before any of their threads starts.
 
-use crate::admin::HistogramSource;
+use crate::admin::Source;
 use crate::config::Config;
 use crate::error::StartError;
 use crate::histograms::Histograms;
+use crate::hot::Window;
 use crate::limits::Limits;
 use crate::mesh::{
-    Control, Loads, OriginLink, OriginPort, Peers, Sleep, StorageLink, origin_link, peers,
-    storage_link,
+    Control, Giver, Loads, OriginLink, OriginPort, Peers, Sleep, StorageLink, boxes, origin_link,
+    peers, storage_link,
 };
 use crate::metrics::{Board, SnapshotBoard};
 use crate::ring::Fd;
 use crate::ring::kernel::{DisabledRing, Sizes};
-use crate::shard::{HistogramPort, Settings, Setup};
+use crate::shard::{Settings, Setup};
 use crate::storage::{Arena, Storage};
 use crate::sys::clock::Epoch;
 use crate::sys::eventfd::EventFd;
 use crate::sys::memory::{self, Mapping, Populate};
-use crate::sys::spsc;
 use shard_cache::Layout;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-
-/// Boxes of histograms that travel between a shard and its reader.
-const HISTOGRAMS_COUNT: usize = 2;
 
 /// All parts, each to be moved to its thread.
 pub(super) struct Parts {
@@ -50,7 +47,7 @@ pub(super) struct PlaneParts {
     pub(super) ports: Vec<OriginPort>,
     pub(super) sleep: Sleep,
     pub(super) wake: EventFd,
-    pub(super) histograms: Vec<HistogramSource>,
+    pub(super) sources: Vec<Source>,
     pub(super) boards: Vec<Arc<Board>>,
     pub(super) snapshots: SnapshotBoard,
     pub(super) control: Control,
@@ -72,7 +69,7 @@ impl Parts {
                 ports: Vec::with_capacity(count),
                 sleep: plane_sleep.clone(),
                 wake: plane_wake,
-                histograms: Vec::with_capacity(count),
+                sources: Vec::with_capacity(count),
                 boards: Vec::with_capacity(count),
                 snapshots: Arc::clone(&snapshots),
                 control: control.clone(),
@@ -104,17 +101,16 @@ impl Parts {
             let (link, port) = origin_link(flights_max, &sleep, &plane_sleep, &wake);
             let (storage, storage_port) = storage_link(&sleep, &wake);
             parts.storage.ports.push(storage_port);
-            let (histogram_port, source) = histograms();
+            let (givers, source) = sources();
             parts.plane.ports.push(port);
-            parts.plane.histograms.push(source);
+            parts.plane.sources.push(source);
             let board = Arc::clone(&parts.boards[usize::from(index)]);
             let wake_eventfd = wake.as_raw_fd();
             let loads = loads.clone();
             let wiring =
                 Wiring { index, peers, loads, link, storage, sleep, wake: wake_eventfd, board };
             let plane = parts.plane.wake.as_raw_fd();
-            let shard =
-                ShardParts::new(limits, &settings, wiring, plane, histogram_port, &control, epoch)?;
+            let shard = ShardParts::new(limits, &settings, wiring, plane, givers, &control, epoch)?;
             parts.storage.arenas.push(Arena {
                 ready: Arc::clone(&shard.setup.segments_ready),
                 count: shard.setup.layout.segments_count(),
@@ -144,7 +140,7 @@ impl ShardParts {
         settings: &Settings,
         wiring: Wiring,
         plane_wake: RawFd,
-        histogram_port: HistogramPort,
+        (histogram_port, hot_port): (Giver<Histograms>, Giver<Window>),
         control: &Control,
         epoch: Epoch,
     ) -> Result<Self, StartError> {
@@ -178,6 +174,7 @@ impl ShardParts {
             control: control.clone(),
             board: wiring.board,
             histogram_port,
+            hot_port,
         };
         Ok(Self { setup, ring, epoch, populate })
     }
@@ -193,15 +190,13 @@ fn sizes(limits: &Limits) -> Sizes {
     }
 }
 
-fn histograms() -> (HistogramPort, HistogramSource) {
-    let (filled_to, filled) = spsc::queue(HISTOGRAMS_COUNT);
-    let (mut empties, empties_from) = spsc::queue(HISTOGRAMS_COUNT);
-    // The shard makes its first box itself.
-    for _ in 1..HISTOGRAMS_COUNT {
-        empties.push(Box::new(Histograms::new()));
-    }
-    let port = HistogramPort { filled: filled_to, empties: empties_from };
-    (port, HistogramSource { filled, empties })
+/// What a shard hands to the admin port, at both ends.
+fn sources() -> ((Giver<Histograms>, Giver<Window>), Source) {
+    // The shard makes a box of histograms itself, and exchanges it for this one.
+    let (histogram_port, mut histograms) = boxes(1);
+    histograms.give_back(Box::new(Histograms::new()));
+    let (hot_port, hot_keys) = boxes(1);
+    ((histogram_port, hot_port), Source { histograms, hot_keys })
 }
 
 fn no_descriptors(error: io::Error) -> StartError {

@@ -195,7 +195,7 @@ async fn start_plane(
     token: Option<Token>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(Plane, PlaneFacts), StartError> {
-    let PlaneParts { ports, sleep, wake, histograms, boards, snapshots, control, epoch } = parts;
+    let PlaneParts { ports, sleep, wake, sources, boards, snapshots, control, epoch } = parts;
     let plane_limits = PlaneLimits {
         timeout: config.origin.timeout,
         value_size_max: usize::try_from(config.cache.value_size_max).expect("below 4 GiB"),
@@ -222,7 +222,7 @@ async fn start_plane(
             config: config.to_json(),
         };
         let purger = Purger { requests, token };
-        let published = Published { boards, snapshots, histograms };
+        let published = Published { boards, snapshots, sources };
         let admin = Admin::new(published, control, epoch, ready, purger, facts);
         let serving = admin.serve(listener, stopped.clone());
         tokio::task::spawn_local(async move {

@@ -37,12 +37,13 @@ mod slots;
 mod snapshot;
 
 pub use census::Census;
-pub use setup::{HistogramPort, Settings, Setup, Timeouts};
+pub use setup::{Settings, Setup, Timeouts};
 
 use crate::histograms::{Histograms, Outcome};
+use crate::hot::{HotKeys, Window};
 use crate::http::Replies as Heads;
 use crate::limits::Limits;
-use crate::mesh::{Control, Landing, Loads, OriginLink, Peers, Sleep, StorageLink};
+use crate::mesh::{Control, Giver, Landing, Loads, OriginLink, Peers, Sleep, StorageLink};
 use crate::metrics::{Board, Counters};
 use crate::ring::{Completions, Fd, Kind, Memory, Op, Ring, Token};
 use content_types::ContentTypes;
@@ -173,9 +174,11 @@ pub struct Shard<R: Ring> {
     counters: Counters,
     board: Arc<Board>,
     published_at: Instant,
-    histograms: Option<Box<Histograms>>,
-    histogram_port: HistogramPort,
+    histograms: Box<Histograms>,
+    histogram_port: Giver<Histograms>,
     handed_over_at: Instant,
+    hot_keys: HotKeys,
+    hot_port: Giver<Window>,
     replied: Replied,
     /// When the requests had arrived whose replies had to wait and were written in this turn.
     replied_late: Vec<Instant>,
@@ -279,7 +282,7 @@ impl<R: Ring> Shard<R> {
 
     /// Takes the times of the turn that ends as the ring is entered.
     fn record(&mut self, entered: Instant) {
-        let Some(histograms) = &mut self.histograms else { return };
+        let histograms = &mut self.histograms;
         let turn_ns = entered.ns_since(self.now);
         histograms.record_loop_lag(turn_ns);
         let Replied { hits, others } = std::mem::take(&mut self.replied);
@@ -332,12 +335,13 @@ impl<R: Ring> Shard<R> {
         counters.cache_condemned_bytes = cache.condemned_bytes;
         counters.cache_spilled_bytes = cache.spilled_bytes;
         self.board.publish(counters);
+        let histograms = &mut self.histograms;
         if self.now >= self.handed_over_at + setup::HAND_OVER
-            && let Some(empty) = self.histogram_port.empties.pop()
-            && let Some(full) = self.histograms.replace(empty)
+            && self.histogram_port.give(|empty| std::mem::swap(empty, histograms))
         {
             self.handed_over_at = self.now;
-            self.histogram_port.filled.push(full);
         }
+        self.hot_keys.forget(self.now);
+        self.hot_port.give(|window| self.hot_keys.copy_to(window, self.now));
     }
 }

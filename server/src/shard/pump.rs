@@ -112,6 +112,7 @@ impl<R: Ring> Shard<R> {
                     head_only: request.head_only,
                     connection: request.connection(draining),
                     if_none_match: request.if_none_match,
+                    sample: None,
                 };
                 let what = match request.route {
                     Route::Health => What::Plain(Plain::Health),

@@ -8,6 +8,7 @@
 //! ever written. A [`ReplyRef`] of an earlier life finds nothing: its connection is gone.
 
 use super::slots::{NONE, Slot};
+use crate::hot::Sample;
 use crate::http::{Connection, EtagSet, Refusal, Source, Term};
 use crate::mesh::{Parcel, ReplyRef};
 use shard_cache::Pin;
@@ -22,6 +23,8 @@ pub(super) struct Ask {
     pub(super) connection: Connection,
     /// If-None-Match.
     pub(super) if_none_match: EtagSet,
+    /// Where the body's bytes are counted, if the lookup was.
+    pub(super) sample: Option<Sample>,
 }
 
 /// A reply without an entry behind it.
@@ -198,5 +201,6 @@ impl Ask {
         head_only: false,
         connection: Connection::Persistent,
         if_none_match: EtagSet::EMPTY,
+        sample: None,
     };
 }

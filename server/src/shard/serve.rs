@@ -10,6 +10,7 @@ use super::mailbox::term;
 use super::replies::{Ask, Owed, Plain};
 use super::requests::{Request, What};
 use super::slots::NONE;
+use crate::hot::Lookup;
 use crate::http::{REPLY_HEAD_SIZE_MAX, Refusal, Served, Source, Term};
 use crate::mesh::{Answer, Message, Parcel, ReplyRef, Value};
 use crate::metrics::Counters;
@@ -29,9 +30,14 @@ impl<R: Ring> Shard<R> {
         for index in 0..self.requests.len() {
             self.prefetch_entry(index + PREFETCH_AHEAD);
             let Some(&request) = self.requests.get(index) else { break };
-            let Request { slot, what, ask } = request;
+            let Request { slot, what, mut ask } = request;
             match what {
-                What::Lookup { hash, start, size } => self.lookup(slot, ask, hash, start, size),
+                What::Lookup { hash, start, size } => {
+                    if self.hot_keys.is_next() {
+                        self.count_lookup(&mut ask, hash, start, size);
+                    }
+                    self.lookup(slot, ask, hash, start, size);
+                }
                 What::Plain(plain) => self.reply_plain(slot, ask, plain),
             }
         }
@@ -44,6 +50,15 @@ impl<R: Ring> Shard<R> {
         {
             self.cache.prefetch_entry(*hash);
         }
+    }
+
+    /// Counts one lookup of the few that are, for the list of hot keys.
+    #[inline(never)]
+    fn count_lookup(&mut self, ask: &mut Ask, hash: KeyHash, start: u32, size: u16) {
+        let owner = hash.shard(self.peers.count());
+        let key = self.requests.key(start, size);
+        let lookup = Lookup { hash, key, owner, is_remote: owner != self.index };
+        ask.sample = Some(self.hot_keys.count(&lookup));
     }
 
     fn lookup(&mut self, slot: u32, ask: Ask, hash: KeyHash, start: u32, size: u16) {
@@ -200,6 +215,9 @@ impl<R: Ring> Shard<R> {
         let value = found.value();
         let size = u32::try_from(value.len()).expect("values are bounded");
         let attach = value.len() >= self.limits.copy_threshold as usize;
+        if let (Some(sample), false) = (ask.sample, ask.head_only) {
+            self.hot_keys.add_bytes(sample, size.into());
+        }
         let heads = &self.heads;
         self.output.append(block, |out| {
             let head = heads.found(out, template, &served, size, ask.connection);
@@ -254,7 +272,11 @@ impl<R: Ring> Shard<R> {
                 heads.found(out, template, &served, value.size, ask.connection)
             }
         });
-        not_modified || ask.head_only
+        let complete = not_modified || ask.head_only;
+        if let (Some(sample), false) = (ask.sample, complete) {
+            self.hot_keys.add_bytes(sample, value.size.into());
+        }
+        complete
     }
 
     /// Writes a value from another shard, as much of it as fits; the rest is given back.

@@ -6,12 +6,12 @@ use super::{
 };
 use crate::config::Config;
 use crate::histograms::Histograms;
+use crate::hot::{HotKeys, Window};
 use crate::http::{HeadPolicy, HttpLimits, Replies as Heads};
 use crate::limits::Limits;
-use crate::mesh::{Control, Loads, OriginLink, Peers, Sleep, StorageLink};
+use crate::mesh::{Control, Giver, Loads, OriginLink, Peers, Sleep, StorageLink};
 use crate::metrics::Board;
 use crate::ring::{Fd, Ring};
-use crate::sys::spsc::{Consumer, Producer};
 use shard_cache::hash::KeyHasher;
 use shard_cache::time::{Instant, WallSeconds};
 use shard_cache::{Layout, StaleWindows};
@@ -110,15 +110,6 @@ fn random_key() -> [u64; 2] {
     [0, 1].map(|word: u64| RandomState::new().hash_one(word))
 }
 
-/// How histograms travel: full boxes out, empty ones back.
-#[derive(Debug)]
-pub struct HistogramPort {
-    /// Filled since the last hand-over.
-    pub filled: Producer<Box<Histograms>>,
-    /// Cleared by whoever added them up.
-    pub empties: Consumer<Box<Histograms>>,
-}
-
 /// Everything that a shard is given.
 #[derive(Debug)]
 pub struct Setup {
@@ -157,7 +148,9 @@ pub struct Setup {
     /// Where counters are published.
     pub board: Arc<Board>,
     /// Where histograms go.
-    pub histogram_port: HistogramPort,
+    pub histogram_port: Giver<Histograms>,
+    /// Where hot keys go, when somebody asks.
+    pub hot_port: Giver<Window>,
 }
 
 impl<R: Ring> Shard<R> {
@@ -168,11 +161,11 @@ impl<R: Ring> Shard<R> {
         let mut windows = [StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 }; 2];
         windows[usize::from(super::WINDOWS_VALUE)] = settings.windows;
         let listener = |fd| Listener { fd, armed: false, retry_at: Instant::ZERO };
-        let slots_count = limits.connections_max;
         let heads = Heads::new(settings.heads, WallSeconds(0));
+        let hasher = KeyHasher::new(settings.hash_key);
         Self {
             index,
-            hasher: KeyHasher::new(settings.hash_key),
+            hasher,
             completions: Completions::with_capacity(limits.completions_max as usize),
             now: Instant::ZERO,
             wall: WallSeconds(0),
@@ -184,9 +177,9 @@ impl<R: Ring> Shard<R> {
             submissions_in_flight: 0,
             draining_since: None,
             drained: false,
-            slots: Slots::new(slots_count),
-            ready: Ready::new(slots_count),
-            starving: Starving::new(slots_count),
+            slots: Slots::new(limits.connections_max),
+            ready: Ready::new(limits.connections_max),
+            starving: Starving::new(limits.connections_max),
             starved: false,
             swept_at: Instant::ZERO,
             sweep_cursor: 0,
@@ -200,7 +193,7 @@ impl<R: Ring> Shard<R> {
             requests: Requests::new(limits.requests_per_turn_max as usize),
             replies: Replies::new(limits.replies_max),
             output: Output::new(setup.output, limits.output_block_size),
-            cache: Cache::new(layout, memory, KeyHasher::new(settings.hash_key), &windows),
+            cache: Cache::new(layout, memory, hasher, &windows),
             segments_ready: setup.segments_ready,
             content_types: ContentTypes::new(limits.content_types_max, &heads),
             heads,
@@ -223,9 +216,12 @@ impl<R: Ring> Shard<R> {
             counters: Counters::default(),
             board: setup.board,
             published_at: Instant::ZERO,
-            histograms: Some(Box::new(Histograms::new())),
+            histograms: Box::new(Histograms::new()),
             histogram_port: setup.histogram_port,
             handed_over_at: Instant::ZERO,
+            // A secret of its own: nobody can tell which lookups are counted.
+            hot_keys: HotKeys::new(hasher.hash(&index.to_le_bytes()).bits()),
+            hot_port: setup.hot_port,
             replied: super::Replied::default(),
             replied_late: Vec::with_capacity(limits.replies_max as usize),
             limits,

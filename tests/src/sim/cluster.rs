@@ -8,12 +8,12 @@ use super::origin::Port;
 use super::ring::{SimRing, Sizes};
 use pelton::limits::Limits;
 use pelton::mesh::{
-    Control, Loads, OriginLink, Peers, Sleep, StorageLink, origin_link, peers, storage_link,
+    Control, Loads, OriginLink, Peers, Sleep, StorageLink, boxes, origin_link, peers, storage_link,
 };
 use pelton::metrics::Board;
 use pelton::ring::Fd;
-use pelton::shard::{HistogramPort, Settings, Setup, Shard};
-use pelton::sys::{eventfd::EventFd, spsc};
+use pelton::shard::{Settings, Setup, Shard};
+use pelton::sys::eventfd::EventFd;
 use shard_cache::Layout;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -114,8 +114,6 @@ fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: L
     };
     let memory = leak(layout.memory_bytes());
     let output = leak(limits.output_blocks_count as usize * limits.output_block_size as usize);
-    let (filled, _) = spsc::queue(1);
-    let (_, empties) = spsc::queue(1);
     Setup {
         index,
         limits,
@@ -134,7 +132,9 @@ fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: L
         plane_eventfd: links.plane,
         control: links.control,
         board: Arc::new(Board::new()),
-        histogram_port: HistogramPort { filled, empties },
+        // Nobody reads them.
+        histogram_port: boxes(1).0,
+        hot_port: boxes(1).0,
     }
 }
 
