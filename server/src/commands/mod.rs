@@ -3,18 +3,23 @@
 #![expect(clippy::print_stderr, reason = "errors go to standard error")]
 #![expect(clippy::print_stdout, reason = "help goes to standard output")]
 
+mod ask;
 mod check;
+mod hot;
 mod import;
 mod serve;
 
+use crate::admin::TOP_MAX;
 use crate::config::{self, Config, ConfigError};
 use crate::error::{Exit, StartError};
 use crate::origin::StoreOptions;
 use crate::origin::import::EntryLimits;
 use clap::{Args, Parser, Subcommand};
+use hot::Hot;
 use import::Import;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A server for hot keys: GET /lookup/{key} from memory, on every core.
@@ -46,6 +51,21 @@ enum Command {
     },
     /// Say whether this host can run the server, and what to do if not.
     Check {
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Ask a running server which keys are asked for most.
+    Hot {
+        /// Its admin port, where that is not the configuration's.
+        #[arg(long, value_name = "ADDRESS")]
+        admin: Option<SocketAddr>,
+        /// How many keys.
+        #[arg(long, value_name = "N", default_value_t = 20,
+            value_parser = clap::value_parser!(u16).range(1..=i64::from(TOP_MAX)))]
+        top: u16,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         source: Source,
     },
@@ -126,6 +146,10 @@ fn dispatch(line: Line) -> Result<Exit, Failure> {
             Ok(import::run(&arguments, &mut io::stderr())?)
         }
         Command::Check { source } => Ok(check::run(&source.load()?, &mut io::stdout())),
+        Command::Hot { admin, top, json, source } => {
+            let arguments = Hot { admin, top, json };
+            Ok(hot::run(&source.load()?, &arguments, &mut io::stdout())?)
+        }
         Command::Settings { markdown } => {
             print!("{}", if markdown { config::markdown() } else { config::listing() });
             Ok(Exit::Fine)
