@@ -120,7 +120,7 @@ const DESCRIPTORS_PER_SHARD: u64 = 32;
 pub const CONNECTION_SLOT_SIZE_MAX: u64 = 512;
 
 /// Bytes of an owed reply: at most; the shard asserts it.
-pub const REPLY_SIZE_MAX: u64 = 64;
+pub const REPLY_SIZE_MAX: u64 = 128;
 
 /// Bytes of a flight with its key: at most; the shard asserts it.
 pub const FLIGHT_SIZE_MAX: u64 = 640;

@@ -13,6 +13,7 @@
 use super::slots::NONE;
 use crate::error::FetchFailure;
 use crate::http::Source;
+use crate::limits::{FLIGHT_SIZE_MAX, WAITER_SIZE_MAX};
 use crate::mesh::{FlightId, Key, Parcel, ReplyRef};
 use shard_cache::Pin;
 use shard_cache::hash::KeyHash;
@@ -60,6 +61,9 @@ struct Wait {
     source: Source,
     waiter: Option<Waiter>,
 }
+
+const _: () = assert!(size_of::<Flight>() as u64 <= FLIGHT_SIZE_MAX, "the bill says so");
+const _: () = assert!(size_of::<Wait>() as u64 <= WAITER_SIZE_MAX, "the bill says so");
 
 /// All flights of a shard and those who wait for them.
 #[derive(Debug)]

@@ -10,6 +10,7 @@
 use super::slots::{NONE, Slot};
 use crate::hot::Sample;
 use crate::http::{Connection, EtagSet, Refusal, Source, Term};
+use crate::limits::REPLY_SIZE_MAX;
 use crate::mesh::{Parcel, ReplyRef};
 use shard_cache::Pin;
 use shard_cache::time::Instant;
@@ -60,6 +61,8 @@ struct Reply {
     arrived: Instant,
     owed: Option<Owed>,
 }
+
+const _: () = assert!(size_of::<Reply>() as u64 <= REPLY_SIZE_MAX, "the bill says so");
 
 /// All replies of a shard that wait.
 #[derive(Debug)]

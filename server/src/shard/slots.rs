@@ -18,6 +18,7 @@
 use super::input::Inbox;
 use crate::error::CloseReason;
 use crate::http::Exchange;
+use crate::limits::CONNECTION_SLOT_SIZE_MAX;
 use crate::ring::Fd;
 use shard_cache::time::Instant;
 
@@ -85,6 +86,8 @@ pub(super) struct Slot {
     /// Since when no byte of `block` was taken.
     pub(super) blocked_since: Instant,
 }
+
+const _: () = assert!(size_of::<Slot>() as u64 <= CONNECTION_SLOT_SIZE_MAX, "the bill says so");
 
 impl Slot {
     fn new() -> Self {
