@@ -4,7 +4,7 @@
 //! round a word and three at the end. Keys are hashed under a secret of the process; values under a
 //! public key that never changes, so that every node gives the same value the same tag.
 
-/// The hash of a key. Its high bits choose the shard, its low bits the bucket.
+/// The hash of a key. Its low bits choose the bucket, its high bits the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyHash(u64);
 
@@ -19,13 +19,6 @@ impl KeyHash {
     #[must_use]
     pub const fn bits(self) -> u64 {
         self.0
-    }
-
-    /// The shard that owns the key, of `count`: the hash as a fraction of its range.
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "the product's high half is below count")]
-    pub const fn shard(self, count: u16) -> u16 {
-        ((self.0 as u128 * count as u128) >> 64) as u16
     }
 }
 
@@ -175,14 +168,4 @@ mod tests {
     }
 
     const GOLDEN: [u64; 3] = [0x56d2_bd98_d5e8_4158, 0x2a01_4de3_cacf_ef50, 0x031e_d2e9_2628_8f86];
-
-    #[test]
-    fn every_shard_owns_its_share() {
-        let hasher = KeyHasher::new([3, 4]);
-        let mut counts = [0; 7];
-        for number in 0..70_000_u32 {
-            counts[usize::from(hasher.hash(&number.to_le_bytes()).shard(7))] += 1;
-        }
-        assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
-    }
 }

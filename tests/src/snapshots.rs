@@ -5,6 +5,7 @@
 
 use crate::wire::{Pieces, Received, Script, SimulatorStage, Source, Stage};
 use pelton::mesh::{Control, StoragePort};
+use pelton::shard::Settings;
 use pelton::storage::{
     Arena, Clocks, Folder, Loaded, NotLoaded, NotSaved, Plain, Saved, SnapshotStore, Task, at_once,
 };
@@ -38,7 +39,7 @@ pub struct World {
     ports: Vec<StoragePort>,
     control: Control,
     page_size: usize,
-    hash_key: [u64; 2],
+    settings: Settings,
     /// The machine's clocks when the world began.
     began: Clocks,
 }
@@ -74,10 +75,10 @@ impl World {
         let text = format!("# a snapshot\n{lines}client a\na get /healthz\na < 200\n");
         let script = Script::parse("snapshot", &text).expect("the lines are well formed");
         let mut stage = SimulatorStage::with_shards(&script, seed, Pieces(usize::MAX), shards);
-        let (ports, control, page_size, hash_key) = stage.storage();
+        let (ports, control, page_size, settings) = stage.storage();
         stage.begin_at(Instant::from_ns(BEFORE_MS * 1_000_000));
         let stage = Rc::new(RefCell::new(stage));
-        Self { stage, ports, control, page_size, hash_key, began }
+        Self { stage, ports, control, page_size, settings, began }
     }
 
     /// Sets what the origin has for key `number`; none: that the origin fails.
@@ -164,7 +165,8 @@ impl World {
             ports: &mut self.ports,
             clocks: &clocks,
             page_size: self.page_size,
-            hash_key: self.hash_key,
+            hash_key: self.settings.hash_key,
+            owner_hash: self.settings.owner_hash,
             rate: None,
             control: &self.control,
             is_last: false,

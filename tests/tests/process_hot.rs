@@ -2,6 +2,7 @@
 #![expect(clippy::tests_outside_test_module, reason = "an integration test")]
 
 use pelton::admin::HotReport;
+use pelton::mesh::{OwnerHash, Owners};
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::Client;
 use pelton_tests::process::{self, Process};
@@ -33,7 +34,9 @@ fn store() -> Fixture {
 }
 
 fn owner(number: usize) -> u16 {
-    KeyHasher::new(HASH_KEY).hash(format!("k{number}").as_bytes()).shard(SHARDS)
+    let key = format!("k{number}");
+    let hash = KeyHasher::new(HASH_KEY).hash(key.as_bytes());
+    Owners::new(OwnerHash::Keyed, SHARDS).of(hash, key.as_bytes())
 }
 
 /// The first key of a shard.

@@ -56,13 +56,15 @@ fn pages(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_cache_comes_back_whole_whatever_the_number_of_shards() {
-    for (seed, shards) in [(0, 2), (1, 1), (2, 3)] {
+fn a_cache_comes_back_whole_whatever_the_number_of_shards_and_whoever_owned_its_keys() {
+    let crc32 = "server.owner_hash=crc32";
+    for (seed, shards, config) in [(0, 2, ""), (1, 1, ""), (2, 3, ""), (3, 2, crc32), (4, 3, crc32)]
+    {
         let folder = tempdir().unwrap();
         let mut before = filled(seed, COUNT, 1);
         let (saved, _) = before.save(folder.path(), Fault::None);
         assert_eq!(saved.unwrap().entries, COUNT as u64);
-        let mut after = restarted(shards, "", &before);
+        let mut after = restarted(shards, config, &before);
         let loaded = after.load(folder.path()).unwrap();
         assert_eq!((loaded.entries, loaded.dropped, loaded.withdrawn), (COUNT as u64, 0, 0));
         assert_eq!(served(&after, COUNT, &[1]), COUNT);

@@ -102,6 +102,7 @@ parameters! {
         listen: Vec<SocketAddr>, Addresses, r#"["0.0.0.0:8080"]"#, "Addresses of the data port. Every shard listens on each of them.";
         shards: Option<u32>, CountOrAuto(1, 1024), r#""auto""#, "Number of shards. `auto`: the CPUs allowed by affinity and cgroup quota, less one from 4 on.";
         cpus: Option<Vec<u16>>, Cpus, r#""auto""#, "CPUs to take shards' cores from. `auto`: all that the affinity mask allows.";
+        owner_hash: &'static str, Word(&["keyed", "crc32"]), r#""keyed""#, "What decides which shard owns a key. `keyed`: a hash under a secret. `crc32`: the CRC-32 of the path, as a proxy computes it that sends each key to its shard; but clients can then aim at one shard.";
         connections_max: Option<u32>, CountOrAuto(1, 1_048_576), r#""auto""#, "Open connections a shard. `auto`: 65,536, or what the limit on open files allows.";
         balance: bool, Flag, "true", "Whether a shard hands a new connection to another one that has fewer, by more than an eighth, before anything is read of it.";
         drain_timeout: Duration, Duration(0, HOUR), r#""10s""#, "How long a stopping server waits for requests in flight.";

@@ -32,7 +32,7 @@ mod scan;
 pub use etag::EtagSet;
 pub use exchange::{Exchange, Phase, Step};
 pub use refusal::Refusal;
-pub use request::{Connection, HttpLimits, KEY_SIZE_MAX, RawKey, Request, Route};
+pub use request::{Connection, HttpLimits, KEY_SIZE_MAX, LOOKUP_PATH, RawKey, Request, Route};
 pub use response::{
     CONTENT_TYPE_SIZE_MAX, HeadPolicy, HeadTemplate, REPLY_HEAD_SIZE_MAX, Replies, Served, Source,
     Term,

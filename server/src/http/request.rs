@@ -7,6 +7,9 @@
 use super::etag::EtagSet;
 use super::refusal::Refusal;
 
+/// What stands before the key in a path.
+pub const LOOKUP_PATH: &[u8; 8] = b"/lookup/";
+
 /// The longest decoded key, bytes; `http.key_size_max` may be lower but not higher.
 pub const KEY_SIZE_MAX: usize = 512;
 
@@ -82,7 +85,7 @@ impl<'a> Route<'a> {
     /// path has no escapes.
     #[inline]
     pub(crate) fn of(path: &'a [u8], is_plain: bool, limits: &HttpLimits) -> Self {
-        match path.strip_prefix(b"/lookup/") {
+        match path.strip_prefix(LOOKUP_PATH) {
             Some([]) => Self::Refused(Refusal::NotFound),
             Some(raw) => match RawKey::new(raw, is_plain, usize::from(limits.key_size_max)) {
                 Ok(key) => Self::Lookup { key },

@@ -5,17 +5,18 @@
 //! comes back in, and a shard has as many parcels as the queues have room for. So no push can find
 //! a queue full, no shard ever waits for another, and two shards cannot wait for each other.
 //!
-//! `parcel` is what travels between shards, `peers` the queues between them, `loads` how many
-//! connections each has, `origin` and `purge` what travels to and from the origin plane, `link` the
-//! queues to it, `sleep` the flag that saves wake-ups, `page` is what travels to and from the
-//! storage plane, `storage` the queues to it, `boxes` what a reader is handed, `control` the word
-//! to stop.
+//! `owner` says which shard has a key, `parcel` is what travels between shards, `peers` the queues
+//! between them, `loads` how many connections each has, `origin` and `purge` what travels to and
+//! from the origin plane, `link` the queues to it, `sleep` the flag that saves wake-ups, `page` is
+//! what travels to and from the storage plane, `storage` the queues to it, `boxes` what a reader is
+//! handed, `control` the word to stop.
 
 mod boxes;
 mod control;
 mod link;
 mod loads;
 mod origin;
+mod owner;
 mod page;
 mod parcel;
 mod peers;
@@ -28,6 +29,7 @@ pub use control::Control;
 pub use link::{Delivery, OriginLink, OriginPort, origin_link};
 pub use loads::Loads;
 pub use origin::{ContentType, FlightId, Found, Held, Key, Landing, Lifetime, Order, Outcome};
+pub use owner::{OwnerHash, Owners};
 pub use page::{NoRecord, PAGE_ALIGN, Page, Record, record_size};
 pub use parcel::{Answer, Parcel, ReplyRef, Value};
 pub use peers::{Message, Peers, peers};

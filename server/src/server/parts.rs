@@ -80,6 +80,7 @@ impl Parts {
                 arenas: Vec::with_capacity(count),
                 epoch,
                 hash_key: settings.hash_key,
+                owner_hash: settings.owner_hash,
                 page_size: limits.snapshot_page_size as usize,
                 interval: config.snapshot.interval,
                 rate: config.snapshot.rate,

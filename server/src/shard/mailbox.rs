@@ -109,7 +109,7 @@ impl<R: Ring> Shard<R> {
             Some(mut big) => {
                 big.address(name, small.hash, small.key());
                 big.source = source;
-                let owner = small.hash.shard(self.peers.count());
+                let owner = self.owners.of(small.hash, small.key());
                 self.peers.send(owner, Message::Read(big));
                 self.parcels.put(small);
             }

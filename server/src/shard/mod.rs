@@ -43,7 +43,7 @@ use crate::histograms::{Histograms, Outcome};
 use crate::hot::{HotKeys, Window};
 use crate::http::Replies as Heads;
 use crate::limits::Limits;
-use crate::mesh::{Control, Giver, Landing, Loads, OriginLink, Peers, Sleep, StorageLink};
+use crate::mesh::{Control, Giver, Landing, Loads, OriginLink, Owners, Peers, Sleep, StorageLink};
 use crate::metrics::{Board, Counters};
 use crate::ring::{Completions, Fd, Kind, Memory, Op, Ring, Token};
 use content_types::ContentTypes;
@@ -123,6 +123,7 @@ pub struct Shard<R: Ring> {
     limits: Limits,
     settings: Settings,
     hasher: KeyHasher,
+    owners: Owners,
     ring: R,
     completions: Completions,
 

@@ -121,12 +121,13 @@ impl<R: Ring> Shard<R> {
                         let key_size = key.copy_to(self.requests.key_room());
                         let (start, size) = self.requests.keep_key(key_size);
                         let hash = self.hasher.hash(self.requests.key(start, size));
-                        if hash.shard(self.peers.count()) == self.index {
+                        let owner = self.owners.of(hash, self.requests.key(start, size));
+                        if owner == self.index {
                             self.cache.prefetch(hash);
                         } else {
                             self.requests.remote += 1;
                         }
-                        What::Lookup { hash, start, size }
+                        What::Lookup { hash, owner, start, size }
                     }
                 };
                 (Request { slot: index, what, ask }, consumed)

@@ -20,7 +20,7 @@ impl<R: Ring> Shard<R> {
     fn purge_key(&mut self, key: &Key, force: Force) -> Purged {
         let key = key.as_bytes();
         let hash = self.hasher.hash(key);
-        if hash.shard(self.peers.count()) != self.index {
+        if self.owners.of(hash, key) != self.index {
             return Purged::Done;
         }
         self.counters.fetches_void += u64::from(self.flights.void(hash, key));

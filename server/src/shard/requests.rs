@@ -11,8 +11,8 @@ use shard_cache::hash::KeyHash;
 /// What a request asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
-    /// Look the key up; it lies in the turn's key bytes.
-    Lookup { hash: KeyHash, start: u32, size: u16 },
+    /// Look the key up, which shard `owner` has; it lies in the turn's key bytes.
+    Lookup { hash: KeyHash, owner: u16, start: u32, size: u16 },
     /// Answered without a lookup.
     Plain(Plain),
 }

@@ -32,11 +32,11 @@ impl<R: Ring> Shard<R> {
             let Some(&request) = self.requests.get(index) else { break };
             let Request { slot, what, mut ask } = request;
             match what {
-                What::Lookup { hash, start, size } => {
+                What::Lookup { hash, owner, start, size } => {
                     if self.hot_keys.is_next() {
-                        self.count_lookup(&mut ask, hash, start, size);
+                        self.count_lookup(&mut ask, hash, owner, start, size);
                     }
-                    self.lookup(slot, ask, hash, start, size);
+                    self.lookup(slot, ask, hash, owner, start, size);
                 }
                 What::Plain(plain) => self.reply_plain(slot, ask, plain),
             }
@@ -45,24 +45,23 @@ impl<R: Ring> Shard<R> {
     }
 
     fn prefetch_entry(&self, index: usize) {
-        if let Some(Request { what: What::Lookup { hash, .. }, .. }) = self.requests.get(index)
-            && hash.shard(self.peers.count()) == self.index
+        if let Some(&Request { what: What::Lookup { hash, owner, .. }, .. }) =
+            self.requests.get(index)
+            && owner == self.index
         {
-            self.cache.prefetch_entry(*hash);
+            self.cache.prefetch_entry(hash);
         }
     }
 
     /// Counts one lookup of the few that are, for the list of hot keys.
     #[inline(never)]
-    fn count_lookup(&mut self, ask: &mut Ask, hash: KeyHash, start: u32, size: u16) {
-        let owner = hash.shard(self.peers.count());
+    fn count_lookup(&mut self, ask: &mut Ask, hash: KeyHash, owner: u16, start: u32, size: u16) {
         let key = self.requests.key(start, size);
         let lookup = Lookup { hash, key, owner, is_remote: owner != self.index };
         ask.sample = Some(self.hot_keys.count(&lookup));
     }
 
-    fn lookup(&mut self, slot: u32, ask: Ask, hash: KeyHash, start: u32, size: u16) {
-        let owner = hash.shard(self.peers.count());
+    fn lookup(&mut self, slot: u32, ask: Ask, hash: KeyHash, owner: u16, start: u32, size: u16) {
         let key = self.requests.key(start, size);
         if owner != self.index {
             let mut parcel = self.parcels.take().expect("parse has counted the parcels");

@@ -9,7 +9,9 @@ use crate::histograms::Histograms;
 use crate::hot::{HotKeys, Window};
 use crate::http::{HeadPolicy, HttpLimits, Replies as Heads};
 use crate::limits::Limits;
-use crate::mesh::{Control, Giver, Loads, OriginLink, Peers, Sleep, StorageLink};
+use crate::mesh::{
+    Control, Giver, Loads, OriginLink, OwnerHash, Owners, Peers, Sleep, StorageLink,
+};
 use crate::metrics::Board;
 use crate::ring::{Fd, Ring};
 use shard_cache::hash::KeyHasher;
@@ -55,6 +57,8 @@ pub struct Settings {
     pub windows: StaleWindows,
     /// The key of the hash that places keys; the same for all shards.
     pub hash_key: [u64; 2],
+    /// How keys are spread over the shards.
+    pub owner_hash: OwnerHash,
 }
 
 impl Settings {
@@ -98,6 +102,10 @@ impl Settings {
                 if_error_ms: ms(cache.stale_if_error),
             },
             hash_key: cache.hash_key.unwrap_or_else(random_key),
+            owner_hash: match config.server.owner_hash {
+                "crc32" => OwnerHash::Crc32,
+                _ => OwnerHash::Keyed,
+            },
         }
     }
 }
@@ -158,14 +166,14 @@ impl<R: Ring> Shard<R> {
     #[must_use]
     pub fn new(setup: Setup, ring: R) -> Self {
         let Setup { index, limits, settings, listeners, layout, memory, .. } = setup;
-        let mut windows = [StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 }; 2];
-        windows[usize::from(super::WINDOWS_VALUE)] = settings.windows;
+        let windows = windows(&settings);
         let listener = |fd| Listener { fd, armed: false, retry_at: Instant::ZERO };
         let heads = Heads::new(settings.heads, WallSeconds(0));
         let hasher = KeyHasher::new(settings.hash_key);
         Self {
             index,
             hasher,
+            owners: Owners::new(settings.owner_hash, setup.peers.count()),
             completions: Completions::with_capacity(limits.completions_max as usize),
             now: Instant::ZERO,
             wall: WallSeconds(0),
@@ -229,4 +237,11 @@ impl<R: Ring> Shard<R> {
             ring,
         }
     }
+}
+
+/// The stale windows of values, and of negative entries: none.
+fn windows(settings: &Settings) -> [StaleWindows; 2] {
+    let mut windows = [StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 }; 2];
+    windows[usize::from(super::WINDOWS_VALUE)] = settings.windows;
+    windows
 }

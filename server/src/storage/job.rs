@@ -2,7 +2,7 @@
 
 use super::manifest::Clocks;
 use super::store::SnapshotStore;
-use crate::mesh::{Control, PageDone, StoragePort};
+use crate::mesh::{Control, OwnerHash, PageDone, StoragePort};
 use std::fmt;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct Task<'a, S> {
     pub page_size: usize,
     /// The key of the hash that places keys.
     pub hash_key: [u64; 2],
+    /// How keys are spread over the shards.
+    pub owner_hash: OwnerHash,
     /// Bytes a second; none: as fast as it goes.
     pub rate: Option<u64>,
     /// What the main thread says.

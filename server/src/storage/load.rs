@@ -7,7 +7,7 @@
 use super::job::Task;
 use super::manifest::{Distrust, Manifest, PageAt, Shift};
 use super::store::SnapshotStore;
-use crate::mesh::{PAGE_ALIGN, Page, PageJob, Record};
+use crate::mesh::{Owners, PAGE_ALIGN, Page, PageJob, Record};
 use shard_cache::hash::KeyHasher;
 use shard_cache::{SEGMENT_SIZE, Saved, Withdrawals};
 use std::fmt;
@@ -215,6 +215,7 @@ impl<S: SnapshotStore> Task<'_, S> {
     ) -> Result<(), NotLoaded> {
         let hasher = KeyHasher::new(self.hash_key);
         let count = u16::try_from(receivers.len()).expect("there are at most 1,024 shards");
+        let owners = Owners::new(self.owner_hash, count);
         while let Some(record) = source.next_record() {
             let Ok(Record::Entry(saved, content_type)) = record else {
                 loaded.dropped += 1;
@@ -224,7 +225,7 @@ impl<S: SnapshotStore> Task<'_, S> {
                 loaded.withdrawn += 1;
                 continue;
             }
-            let shard = usize::from(hasher.hash(saved.key).shard(count));
+            let shard = usize::from(owners.of(hasher.hash(saved.key), saved.key));
             let saved = Saved {
                 born_ms: shift.apply(saved.born_ms),
                 fresh_until_ms: saved.fresh_until_ms.map(|end_ms| shift.apply(end_ms)),

@@ -23,7 +23,7 @@ pub use manifest::{Clocks, Distrust, Manifest, PageAt, Shift, VERSION};
 pub use save::{NotSaved, Saved};
 pub use store::{Folder, Plain, SnapshotStore, note_purge};
 
-use crate::mesh::{Control, StoragePort};
+use crate::mesh::{Control, OwnerHash, StoragePort};
 use crate::metrics::SnapshotBoard;
 use crate::sys::clock::{self, Epoch};
 use direct::Direct;
@@ -45,6 +45,8 @@ pub struct Storage {
     pub epoch: Epoch,
     /// The key of the hash that places keys.
     pub hash_key: [u64; 2],
+    /// How keys are spread over the shards.
+    pub owner_hash: OwnerHash,
     /// Bytes of a page.
     pub page_size: usize,
     /// `snapshot.interval`.
@@ -109,6 +111,7 @@ impl Storage {
             clocks,
             page_size: self.page_size,
             hash_key: self.hash_key,
+            owner_hash: self.owner_hash,
             rate: Some(self.rate).filter(|_| !is_last),
             control: &self.control,
             is_last,

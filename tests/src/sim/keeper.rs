@@ -12,7 +12,7 @@
 use super::host::Host;
 use super::marks::Mark;
 use crate::prng::Prng;
-use pelton::mesh::{Control, StoragePort};
+use pelton::mesh::{Control, OwnerHash, StoragePort};
 use pelton::ring::Fd;
 use pelton::storage::{Arena, Clocks, Folder, NotLoaded, NotSaved, Plain, SnapshotStore, Task};
 use pelton::sys::eventfd::EventFd;
@@ -48,6 +48,8 @@ pub struct Terms {
     pub page_size: usize,
     /// The key of the hash that places keys.
     pub hash_key: [u64; 2],
+    /// How keys are spread over the shards.
+    pub owner_hash: OwnerHash,
     /// An operation of the disk fails, per mille.
     pub disk_failure: u32,
 }
@@ -155,6 +157,7 @@ async fn live(mut disk: Disk, mut ports: Vec<StoragePort>, control: Control, ter
             clocks: &clocks,
             page_size: terms.page_size,
             hash_key: terms.hash_key,
+            owner_hash: terms.owner_hash,
             rate: None,
             control: &control,
             is_last: false,

@@ -6,6 +6,7 @@ use crate::model::Ages;
 use crate::prng::Prng;
 use pelton::http::{HeadPolicy, HttpLimits};
 use pelton::limits::{Limits, REPLY_HEAD_SIZE_MAX, SNAPSHOT_PAGE_SIZE_MIN};
+use pelton::mesh::OwnerHash;
 use pelton::shard::{Settings, Timeouts};
 use shard_cache::StaleWindows;
 use std::time::Duration;
@@ -135,7 +136,7 @@ fn draw_manners(prng: &mut Prng, rude: u32) -> Vec<Manner> {
 fn draw_settings(prng: &mut Prng) -> Settings {
     let ms = |prng: &mut Prng| Duration::from_millis(prng.pick(&[50, 500, 5_000, 30_000]));
     let ttl = |prng: &mut Prng| prng.pick(&[0, 5, 100, 2_000]);
-    Settings {
+    let mut settings = Settings {
         http: HttpLimits {
             head_size_max: HEAD_SIZE_MAX,
             headers_count_max: 64,
@@ -155,7 +156,12 @@ fn draw_settings(prng: &mut Prng) -> Settings {
         negative_ttl_ms: ttl(prng),
         windows: StaleWindows { while_revalidate_ms: ttl(prng), if_error_ms: ttl(prng) },
         hash_key: [prng.word(), prng.word()],
+        owner_hash: OwnerHash::Keyed,
+    };
+    if settings.hash_key[0].is_multiple_of(4) {
+        settings.owner_hash = OwnerHash::Crc32;
     }
+    settings
 }
 
 /// Bounds that are reached, and keep the relations that `limits` asserts of the real ones.

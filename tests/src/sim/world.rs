@@ -104,6 +104,7 @@ impl World {
             let terms = Terms {
                 page_size: options.limits.snapshot_page_size as usize,
                 hash_key: options.settings.hash_key,
+                owner_hash: options.settings.owner_hash,
                 disk_failure: options.disk_failure,
             };
             Keeper::new(fork, desks, control.clone(), terms)

@@ -41,7 +41,7 @@ pub struct SimulatorStage {
     host: Rc<RefCell<Host>>,
     cluster: Cluster,
     page_size: usize,
-    hash_key: [u64; 2],
+    settings: Settings,
     sockets: Vec<SocketId>,
     pieces: Pieces,
     sources: BTreeMap<Vec<u8>, Source>,
@@ -96,7 +96,7 @@ impl SimulatorStage {
             host,
             cluster,
             page_size: limits.snapshot_page_size as usize,
-            hash_key: settings.hash_key,
+            settings,
             sockets: Vec::new(),
             pieces,
             sources: BTreeMap::new(),
@@ -162,11 +162,11 @@ impl SimulatorStage {
     }
 
     /// The storage plane's ends of the queues to all shards, what the main thread says to them,
-    /// the bytes of a page, and the key that places keys.
-    pub fn storage(&mut self) -> (Vec<StoragePort>, Control, usize, [u64; 2]) {
+    /// the bytes of a page, and the settings of the shards.
+    pub fn storage(&mut self) -> (Vec<StoragePort>, Control, usize, Settings) {
         let desks = std::mem::take(&mut self.cluster.desks);
         let ports = desks.into_iter().map(|desk| desk.port).collect();
-        (ports, self.cluster.control.clone(), self.page_size, self.hash_key)
+        (ports, self.cluster.control.clone(), self.page_size, self.settings.clone())
     }
 
     /// Sets the clock of a world in which nothing has happened yet.
