@@ -8,6 +8,8 @@
 //! - `storage`: writes and reads snapshots, where there is a folder for them;
 //! - `watchdog`: aborts the process when a shard has stopped turning.
 
+#![expect(clippy::disallowed_methods, reason = "the start waits for what a dead process holds")]
+
 mod parts;
 mod threads;
 
@@ -22,11 +24,17 @@ use crate::sys::eventfd::EventFd;
 use crate::sys::socket;
 use parts::Parts;
 use std::fmt;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use threads::{run_plane, run_shards, run_storage, run_watchdog};
 use tokio::sync::watch;
+
+/// How often, and how many times, an address is tried again that is in use: for two seconds.
+const TRY_EVERY: Duration = Duration::from_millis(20);
+const TRIES: u32 = 100;
 
 /// Makes the origin, on the thread that it will live on; the limits say how much it may be asked.
 pub type MakeOrigin = Box<dyn FnOnce(&Limits) -> Result<Box<dyn Origin>, StartError> + Send>;
@@ -139,22 +147,38 @@ fn listen(
     let mut addresses = Vec::new();
     let mut listeners: Vec<Vec<TcpListener>> = (0..shards_count).map(|_| Vec::new()).collect();
     for &address in wanted {
-        if socket::is_taken(address) {
-            return Err(cannot_listen(address, "another process listens there"));
-        }
+        patiently(|| socket::check_free(address))
+            .map_err(|error| cannot_listen(address, &why(&error)))?;
         let mut bound = address;
         for shard in &mut listeners {
-            let listener = socket::listen(bound)
-                .map_err(|error| cannot_listen(address, &error.to_string()))?;
+            let listener =
+                socket::listen(bound).map_err(|error| cannot_listen(address, &why(&error)))?;
             // The first shard's socket takes the port that the others share.
-            bound = listener
-                .local_addr()
-                .map_err(|error| cannot_listen(address, &error.to_string()))?;
+            bound = listener.local_addr().map_err(|error| cannot_listen(address, &why(&error)))?;
             shard.push(listener);
         }
         addresses.push(bound);
     }
     Ok((addresses, listeners))
+}
+
+/// Tries again for a while what is in use: a process that was killed is gone before the kernel has
+/// taken its rings apart, and until then they hold its sockets.
+fn patiently<T>(mut listen: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..TRIES {
+        match listen() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(TRY_EVERY),
+            done => return done,
+        }
+    }
+    listen()
+}
+
+fn why(error: &io::Error) -> String {
+    match error.kind() == io::ErrorKind::AddrInUse {
+        true => "another process listens there".to_owned(),
+        false => error.to_string(),
+    }
 }
 
 fn cannot_listen(address: SocketAddr, why: &str) -> StartError {

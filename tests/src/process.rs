@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a child's output is read on a thread of its own")]
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -42,6 +42,23 @@ pub fn run(arguments: &[&str]) -> Output {
         .stdin(Stdio::null())
         .output()
         .expect("the binary can be run")
+}
+
+/// The first of so many ports in a row that nobody listens on just now.
+///
+/// # Panics
+/// If loopback has no free port.
+#[must_use]
+pub fn free_ports(count: u16) -> u16 {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    loop {
+        let holder = bind(0).expect("loopback has free ports");
+        let first = holder.local_addr().expect("it is bound").port();
+        let end = first.saturating_add(count);
+        if end - first == count && (first + 1..end).all(|port| bind(port).is_ok()) {
+            return first;
+        }
+    }
 }
 
 /// A server that runs.

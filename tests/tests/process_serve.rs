@@ -9,6 +9,7 @@ use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::Client;
 use pelton_tests::process::{self, Process};
 use std::io::Write as _;
+use std::net::{IpAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 
 fn signal(process: &Process, signal: Signal) {
@@ -176,12 +177,27 @@ fn a_second_signal_ends_a_draining_server_at_once() {
 }
 
 #[test]
+fn both_families_can_have_the_same_port() {
+    let fixture = Fixture::numbered(1);
+    let port = process::free_ports(1);
+    let listen = format!(r#"server.listen=["0.0.0.0:{port}", "[::]:{port}"]"#);
+    let _server = Process::start(&fixture.store(), &[&listen]);
+    for address in ["127.0.0.1", "::1"] {
+        let ip: IpAddr = address.parse().unwrap();
+        let mut client = Client::new(TcpStream::connect((ip, port)).unwrap());
+        assert_eq!(client.get("/lookup/k0").text(), value(0));
+    }
+}
+
+#[test]
 fn a_fatal_signal_ends_the_process_and_a_restart_serves_again() {
     let fixture = Fixture::numbered(10);
-    let mut server = Process::start(&fixture.store(), &[]);
+    let listen = format!("server.listen=127.0.0.1:{}", process::free_ports(1));
+    let mut server = Process::start(&fixture.store(), &[&listen]);
     assert_eq!(Client::new(server.connect()).get("/lookup/k5").text(), value(5));
     signal(&server, Signal::SIGABRT);
     assert_eq!(server.wait().signal(), Some(Signal::SIGABRT as i32));
-    let server = Process::start(&fixture.store(), &[]);
+    // On the same port, which the kernel may hold a little longer than the process lives.
+    let server = Process::start(&fixture.store(), &[&listen]);
     assert_eq!(Client::new(server.connect()).get("/lookup/k5").text(), value(5));
 }

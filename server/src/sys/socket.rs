@@ -1,11 +1,11 @@
-//! Listening sockets: one a shard and address, all of one SO_REUSEPORT group.
+//! Listening sockets: one a shard and address, all of one SO_REUSEPORT group, or one alone.
 //!
 //! Options are set once, on the listener: an accepted socket inherits TCP_NODELAY and SO_KEEPALIVE
 //! from it, so that no call is spent on a connection.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// How many connections may wait to be accepted; `net.core.somaxconn` caps it.
 const BACKLOG: i32 = 4096;
@@ -17,6 +17,18 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// As bind(2) and listen(2) have them: `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE`.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    listen_with(address, &[libc::SO_REUSEADDR, libc::SO_REUSEPORT])
+}
+
+/// A non-blocking socket that alone listens on `address`.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_alone(address: SocketAddr) -> io::Result<TcpListener> {
+    listen_with(address, &[libc::SO_REUSEADDR])
+}
+
+fn listen_with(address: SocketAddr, sharing: &[i32]) -> io::Result<TcpListener> {
     let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY:
@@ -29,8 +41,9 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // - `fd` is open: the call above has just returned it.
     // - Nothing else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
-    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
+    for option in sharing {
+        set_option(fd, libc::SOL_SOCKET, *option)?;
+    }
     set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE)?;
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
     if address.is_ipv6() {
@@ -43,13 +56,13 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-/// Whether another process listens on `address` already. SO_REUSEPORT lets a second server of the
-/// same user bind silently, and half of its clients would land on the first one.
-#[must_use]
-pub fn is_taken(address: SocketAddr) -> bool {
-    address.port() != 0
-        && matches!(TcpListener::bind(address),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse)
+/// Fails with `EADDRINUSE` if another process listens on `address` already. SO_REUSEPORT lets a
+/// second server of the same user bind silently, and half of its clients would land on the first.
+///
+/// # Errors
+/// As [`listen`].
+pub fn check_free(address: SocketAddr) -> io::Result<()> {
+    listen_alone(address).map(drop)
 }
 
 /// Ends both directions, or only ours. A socket whose peer is gone is ended already.
@@ -107,12 +120,6 @@ fn socklen(size: usize) -> libc::socklen_t {
     libc::socklen_t::try_from(size).expect("an address is a few bytes")
 }
 
-/// The descriptors of listeners, for handing to a ring.
-#[must_use]
-pub fn descriptors(listeners: &[TcpListener]) -> Vec<RawFd> {
-    listeners.iter().map(AsRawFd::as_raw_fd).collect()
-}
-
 const _: () = assert!(size_of::<libc::sockaddr_in>() == 16, "no padding of ours is sent");
 
 #[cfg(test)]
@@ -126,8 +133,17 @@ mod tests {
             let bound = first.local_addr().unwrap();
             let second = listen(bound).unwrap();
             assert_eq!(second.local_addr().unwrap(), bound);
-            assert!(is_taken(bound));
+            assert_eq!(check_free(bound).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         }
-        assert!(!is_taken("127.0.0.1:0".parse().unwrap()));
+        assert!(check_free("127.0.0.1:0".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_socket_alone_shares_its_port_with_nobody() {
+        let alone = listen_alone("127.0.0.1:0".parse().unwrap()).unwrap();
+        let bound = alone.local_addr().unwrap();
+        for listen in [listen, listen_alone] {
+            assert_eq!(listen(bound).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
     }
 }
