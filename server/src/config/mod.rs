@@ -118,6 +118,7 @@ parameters! {
         body_size_max: u64, Size(0, 1 << 30), r#""1MiB""#, "Largest request body; larger ones are answered 413.";
         cache_control: bool, Flag, "true", "Whether replies carry `Cache-Control`.";
         cache_status: bool, Flag, "true", "Whether replies carry `Cache-Status` (RFC 9211).";
+        shard_header: bool, Flag, "false", "Whether replies carry `Shard: i/n`: the number of the shard, from 0, that has the connection, and how many there are.";
     }
     /// What is kept in memory, and for how long.
     cache: Cache {

@@ -44,6 +44,8 @@ pub struct HeadPolicy {
     pub max_age_s: u32,
     /// `stale-while-revalidate` of values, seconds; 0 leaves it out.
     pub stale_while_revalidate_s: u32,
+    /// The index of the shard that replies, and how many there are; none leaves them out.
+    pub shard: Option<(u16, u16)>,
 }
 
 /// How long an entry lives.
@@ -227,11 +229,18 @@ impl Replies {
         writer.json(refusal.body().as_bytes(), head_only, connection)
     }
 
-    /// The status line and the date.
+    /// The status line, the date and the shard.
     fn begin<'a>(&self, out: &'a mut [u8; REPLY_HEAD_SIZE_MAX], status: &str) -> Writer<'a> {
         let mut writer = Writer { out, size: 0 };
         writer.field("HTTP/1.1 ", status.as_bytes());
         writer.field("Date: ", self.date.text());
+        if let Some((index, count)) = self.policy.shard {
+            writer.put(b"Shard: ");
+            writer.number(index.into());
+            writer.put(b"/");
+            writer.number(count.into());
+            writer.put(b"\r\n");
+        }
         writer
     }
 
@@ -342,6 +351,7 @@ mod tests {
         cache_status: true,
         max_age_s: 60,
         stale_while_revalidate_s: 30,
+        shard: None,
     };
     const ETAG: Etag = Etag::from_bits(0x00c0_ffee_00c0_ffee);
     const CONNECTIONS: [Connection; 3] =
@@ -435,6 +445,24 @@ mod tests {
     }
 
     #[test]
+    fn every_reply_names_its_shard_where_that_is_wanted() {
+        let policy = HeadPolicy { shard: Some((3, 16)), ..POLICY };
+        let replies = replies(policy);
+        let served = served(Term::Ever, Source::Hit);
+        let [persistent, ..] = CONNECTIONS;
+        for head in [
+            found(policy, Term::Ever, Source::Hit, persistent),
+            found(policy, ends(9, 1), Source::Fetched, Connection::Close),
+            text(|out| replies.not_modified(out, &served, persistent)),
+            text(|out| replies.absent(out, Term::Ever, Source::Hit, false, persistent)),
+            text(|out| replies.refused(out, Refusal::Overloaded, false, persistent)),
+            text(|out| replies.health(out, false, persistent)),
+        ] {
+            assert!(head.contains(" GMT\r\nShard: 3/16\r\n"), "{head}");
+        }
+    }
+
+    #[test]
     fn not_modified_has_no_body_and_no_length() {
         let replies = replies(POLICY);
         let connection = Connection::Persistent;
@@ -501,8 +529,12 @@ mod tests {
 
     #[test]
     fn no_reply_needs_more_room_than_the_bound_and_the_longest_needs_most_of_it() {
-        let policy =
-            HeadPolicy { max_age_s: u32::MAX, stale_while_revalidate_s: u32::MAX, ..POLICY };
+        let policy = HeadPolicy {
+            max_age_s: u32::MAX,
+            stale_while_revalidate_s: u32::MAX,
+            shard: Some((1023, 1024)),
+            ..POLICY
+        };
         let replies = replies(policy);
         let template = replies.template(&[b'x'; CONTENT_TYPE_SIZE_MAX]);
         let mut longest = 0;

@@ -45,6 +45,8 @@ pub struct Settings {
     pub http: HttpLimits,
     /// What reply heads say about caching.
     pub heads: HeadPolicy,
+    /// Whether replies name their shard.
+    pub shard_header: bool,
     /// When connections are closed.
     pub timeouts: Timeouts,
     /// New connections go to the shard with the fewest.
@@ -87,7 +89,9 @@ impl Settings {
                 cache_status: http.cache_status,
                 max_age_s: seconds(cache.ttl),
                 stale_while_revalidate_s: seconds(cache.stale_while_revalidate),
+                shard: None,
             },
+            shard_header: http.shard_header,
             timeouts: Timeouts {
                 header: http.header_timeout,
                 body: http.body_timeout,
@@ -168,7 +172,7 @@ impl<R: Ring> Shard<R> {
         let Setup { index, limits, settings, listeners, layout, memory, .. } = setup;
         let windows = windows(&settings);
         let listener = |fd| Listener { fd, armed: false, retry_at: Instant::ZERO };
-        let heads = Heads::new(settings.heads, WallSeconds(0));
+        let heads = heads(&settings, index, setup.peers.count());
         let hasher = KeyHasher::new(settings.hash_key);
         Self {
             index,
@@ -244,4 +248,10 @@ fn windows(settings: &Settings) -> [StaleWindows; 2] {
     let mut windows = [StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 }; 2];
     windows[usize::from(super::WINDOWS_VALUE)] = settings.windows;
     windows
+}
+
+/// What renders the replies of the shard `index` of `count`.
+fn heads(settings: &Settings, index: u16, count: u16) -> Heads {
+    let shard = settings.shard_header.then_some((index, count));
+    Heads::new(HeadPolicy { shard, ..settings.heads }, WallSeconds(0))
 }
