@@ -90,6 +90,7 @@ fn shard(
         index: 0,
         settings: Settings::new(&config),
         listeners: vec![Fd(0)],
+        own_listeners: Vec::new(),
         memory: zeroed(layout.memory_bytes()),
         segments_ready: Arc::new(AtomicU32::new(layout.segments_count())),
         layout,

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 
 /// One reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +40,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// Speaks over `stream`.
+    /// Speaks over `stream`, whatever its family: what is done to it here any stream socket knows.
     #[must_use]
-    pub fn new(stream: TcpStream) -> Self {
-        Self { stream: BufReader::new(stream) }
+    pub fn new(stream: impl Into<OwnedFd>) -> Self {
+        Self { stream: BufReader::new(TcpStream::from(stream.into())) }
     }
 
     /// Sends bytes as they are.

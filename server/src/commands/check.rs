@@ -2,7 +2,8 @@
 
 use crate::config::Config;
 use crate::error::Exit;
-use crate::host::{self, Facts, Finding, Severity};
+use crate::host::{self, Facts, Finding, Granted, Severity};
+use crate::server::Ports;
 use std::io::{self, Write};
 
 /// Writes a table of findings and how to fix what is wrong. Ends with [`Exit::Findings`] if
@@ -11,6 +12,7 @@ pub(super) fn run(config: &Config, out: &mut dyn Write) -> Exit {
     let facts = Facts::gather(host::PROBE);
     let mut findings = facts.findings();
     findings.push(bounds(&facts, config));
+    findings.extend(host::grant_on(&facts, config).ok().map(|granted| ports(&granted, config)));
     // A closed pipe is no reason to fail: the exit code still says it.
     let _unread = print(&findings, out);
     let is_fatal = |finding: &Finding| finding.severity == Severity::Fatal && finding.fix.is_some();
@@ -35,6 +37,22 @@ fn bounds(facts: &Facts, config: &Config) -> Finding {
     Finding {
         condition: "configuration",
         required: "cores, memory and open files for it".into(),
+        current,
+        severity: Severity::Fatal,
+        fix,
+    }
+}
+
+/// Where each shard listens for itself. Whether the ports are free shows at the start: here the
+/// server that is to be replaced may hold them.
+fn ports(granted: &Granted, config: &Config) -> Finding {
+    let (current, fix) = match Ports::new(config, granted.limits.shards) {
+        Ok(ports) => (ports.own_text().unwrap_or_else(|| "none".to_owned()), None),
+        Err(error) => ("not to be had".to_owned(), Some(error.to_string())),
+    };
+    Finding {
+        condition: "shards' ports",
+        required: "a range that nothing else has".into(),
         current,
         severity: Severity::Fatal,
         fix,
@@ -88,5 +106,20 @@ mod tests {
         let config = Config::parse("test", "", &["cache.memory=900TiB".into()]).unwrap();
         let mut out = Vec::new();
         assert_eq!(run(&config, &mut out), Exit::Findings);
+    }
+
+    #[test]
+    fn the_shards_ports_are_shown_and_those_that_cannot_be_had_are_fatal() {
+        let check = |port: &str| {
+            let sets = [format!("server.shard_ports={port}"), "cache.memory=64MiB".into()];
+            let config = Config::parse("test", "", &sets).unwrap();
+            let mut out = Vec::new();
+            let exit = run(&config, &mut out);
+            (exit, String::from_utf8(out).unwrap())
+        };
+        let (exit, text) = check("9000");
+        assert!(exit == Exit::Fine && text.contains(" 0.0.0.0:9000-900"), "{text}");
+        let (exit, text) = check("8080");
+        assert!(exit == Exit::Findings && text.contains("FIX shards' ports: "), "{text}");
     }
 }

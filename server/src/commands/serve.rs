@@ -22,7 +22,7 @@ pub(super) fn run(config: &Config) -> Result<Exit, StartError> {
     let signals = StopSignals::block().map_err(|error| {
         StartError::failed(format!("Cannot block signals: {error}."), "This is a bug; report it.")
     })?;
-    let server = Server::start(config, embedded(config))?;
+    let mut server = Server::start(config, embedded(config))?;
     greet(server.facts());
     signals.wait();
     eprintln!("stopping: answering what is in flight; a second signal ends at once");
@@ -60,8 +60,14 @@ fn embedded(config: &Config) -> MakeOrigin {
 fn greet(facts: &Facts) {
     let cores: Vec<String> = facts.cores.iter().map(ToString::to_string).collect();
     eprintln!("pelton {} (process {})", env!("CARGO_PKG_VERSION"), process::id());
-    for address in &facts.addresses {
+    for address in &facts.ports.shared {
         eprintln!("  data    http://{address}");
+    }
+    for path in &facts.ports.paths {
+        eprintln!("  data    unix:{}", path.display());
+    }
+    if let Some(own) = facts.ports.own_text() {
+        eprintln!("  each    {own}");
     }
     match facts.admin {
         Some(address) => eprintln!("  admin   http://{address}"),
@@ -73,11 +79,13 @@ fn greet(facts: &Facts) {
         eprintln!("        {line}");
     }
     eprintln!("  origin  {}", facts.origin);
-    if let Some(address) = facts.addresses.first() {
-        let port = address.port();
-        eprintln!("  try     curl -i http://localhost:{port}/lookup/2643743");
-        eprintln!("          curl -i http://localhost:{port}/healthz");
-    }
+    let via = match (facts.ports.shared.first(), facts.ports.paths.first()) {
+        (Some(address), _) => format!("http://localhost:{}", address.port()),
+        (None, Some(path)) => format!("--unix-socket {} http://localhost", path.display()),
+        (None, None) => unreachable!("server.listen is never empty"),
+    };
+    eprintln!("  try     curl -i {via}/lookup/2643743");
+    eprintln!("          curl -i {via}/healthz");
     if let Some(address) = facts.admin {
         eprintln!("          curl http://{address}/metrics");
     }

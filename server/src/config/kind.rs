@@ -3,6 +3,7 @@
 //! A [`Raw`] is what the file or the command line said, a [`Value`] is what passed the kind's
 //! check. Everything that is said about a kind (to a user, in the reference) comes from here.
 
+use super::address::Address;
 use super::unit;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -72,7 +73,7 @@ pub enum Kind {
     Path,
     /// A path, or `off`.
     PathOrOff,
-    /// One or more socket addresses.
+    /// One or more places to listen on.
     Addresses,
     /// One socket address, or `off`.
     AddressOrOff,
@@ -95,7 +96,7 @@ pub(crate) enum Value {
     Word(&'static str),
     Path(PathBuf),
     PathOrOff(Option<PathBuf>),
-    Addresses(Vec<SocketAddr>),
+    Addresses(Vec<Address>),
     AddressOrOff(Option<SocketAddr>),
     Cpus(Option<Vec<u16>>),
     Memory(Memory),
@@ -142,7 +143,7 @@ impl Kind {
             Self::PathOrOff if text == "off" => Ok(Value::PathOrOff(None)),
             Self::PathOrOff => Ok(Value::PathOrOff(Some(text.into()))),
             Self::Path => Ok(Value::Path(text.into())),
-            Self::Addresses => address(text).map(|address| Value::Addresses(vec![address])),
+            Self::Addresses => text.parse().map(|address| Value::Addresses(vec![address])),
             Self::AddressOrOff if text == "off" => Ok(Value::AddressOrOff(None)),
             Self::AddressOrOff => address(text).map(|address| Value::AddressOrOff(Some(address))),
             Self::Cpus if text == "auto" => Ok(Value::Cpus(None)),
@@ -200,7 +201,8 @@ impl Kind {
             Self::Path => "a path".into(),
             Self::PathOrOff => "a path, or \"off\"".into(),
             Self::Addresses => {
-                "addresses with ports, such as [\"0.0.0.0:8080\", \"[::]:8080\"]".into()
+                "a list, such as [\"0.0.0.0:8080\", \"[::]:8080\", \"unix:/run/pelton.sock\"]"
+                    .into()
             }
             Self::AddressOrOff => {
                 "an address with a port, such as \"127.0.0.1:9090\", or \"off\"".into()
@@ -229,7 +231,7 @@ impl Value {
             Self::PathOrOff(None) => json!("off"),
             Self::PathOrOff(Some(path)) => json!(path.to_string_lossy()),
             Self::Addresses(addresses) => {
-                json!(addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
+                json!(addresses.iter().map(Address::to_string).collect::<Vec<_>>())
             }
             Self::AddressOrOff(address) => {
                 json!(address.map_or_else(|| "off".to_string(), |address| address.to_string()))
@@ -270,12 +272,12 @@ fn read_addresses(raw: &Raw, items: &[Raw]) -> Result<Value, Wrong> {
     if items.is_empty() {
         return Err(wrong(raw, "the list is empty".into()));
     }
-    let mut addresses: Vec<SocketAddr> = Vec::new();
+    let mut addresses: Vec<Address> = Vec::new();
     for item in items {
         let Form::Text(text) = &item.form else {
             return Err(wrong(item, "this is not an address in quotes".into()));
         };
-        let address = address(text).map_err(|what| wrong(item, what))?;
+        let address = text.parse().map_err(|what| wrong(item, what))?;
         if addresses.contains(&address) {
             return Err(wrong(item, format!("\"{text}\" comes twice")));
         }
@@ -364,16 +366,16 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_ipv4_or_ipv6_and_never_twice() {
+    fn addresses_are_of_any_family_and_never_twice() {
         let list = |items: &[&str]| {
             let item = |text: &&str| Raw { span: 7..9, form: Form::Text((*text).into()) };
             let form = Form::List(items.iter().map(item).collect());
             Kind::Addresses.read(&Raw { span: 0..0, form })
         };
-        let Ok(Value::Addresses(addresses)) = list(&["0.0.0.0:80", "[::]:80"]) else {
-            panic!("both are addresses");
+        let Ok(Value::Addresses(addresses)) = list(&["0.0.0.0:80", "[::]:80", "unix:a"]) else {
+            panic!("all are addresses");
         };
-        assert!(addresses[0].is_ipv4() && addresses[1].is_ipv6());
+        assert_eq!(addresses[2], Address::Unix("a".into()));
         assert_eq!(list(&["[::]:80", "[::]:80"]).unwrap_err().span, 7..9);
         assert_eq!(list(&[]).unwrap_err().what, "the list is empty");
         assert!(list(&["localhost:80"]).is_err());

@@ -4,12 +4,14 @@
 //! reference come from it. A [`Config`] exists only after every value passed its check; it does
 //! not know the host, what follows from both is in `limits`.
 
+mod address;
 mod kind;
 mod problem;
 mod reference;
 mod source;
 mod unit;
 
+pub use address::Address;
 pub use kind::{Kind, Memory};
 pub use problem::ConfigError;
 pub use reference::{listing, markdown};
@@ -99,7 +101,8 @@ const HOUR: u64 = 3_600_000;
 parameters! {
     /// Sockets, threads, start and stop.
     server: Server {
-        listen: Vec<SocketAddr>, Addresses, r#"["0.0.0.0:8080"]"#, "Addresses of the data port. Every shard listens on each of them.";
+        listen: Vec<Address>, Addresses, r#"["0.0.0.0:8080"]"#, "Addresses of the data port. Every shard listens on each of them. Of `unix:PATH`, shard 0 listens on PATH for all, and each shard, by its number, on PATH.0, PATH.1, ... for itself.";
+        shard_ports: u32, Count(0, 65_535), "0", "First of the shards' own ports: each shard listens on one more than the one before it, at each IP address of `listen`. 0: they have none.";
         shards: Option<u32>, CountOrAuto(1, 1024), r#""auto""#, "Number of shards. `auto`: the CPUs allowed by affinity and cgroup quota, less one from 4 on.";
         cpus: Option<Vec<u16>>, Cpus, r#""auto""#, "CPUs to take shards' cores from. `auto`: all that the affinity mask allows.";
         owner_hash: &'static str, Word(&["keyed", "crc32"]), r#""keyed""#, "What decides which shard owns a key. `keyed`: a hash under a secret. `crc32`: the CRC-32 of the path, as a proxy computes it that sends each key to its shard; but clients can then aim at one shard.";
@@ -196,7 +199,7 @@ mod tests {
     fn an_empty_file_gives_the_defaults() {
         let config = Config::parse("empty", "", &[]).unwrap();
         assert_eq!(config, Config::default());
-        assert_eq!(config.server.listen, ["0.0.0.0:8080".parse::<SocketAddr>().unwrap()]);
+        assert_eq!(config.server.listen, ["0.0.0.0:8080".parse::<Address>().unwrap()]);
         assert_eq!(config.cache.memory, Memory::Percent(25));
         assert_eq!(config.http.head_size_max, 8192);
         assert_eq!(config.origin.timeout, Duration::from_secs(2));

@@ -201,8 +201,7 @@ fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::Config;
-    use std::net::SocketAddr;
+    use crate::config::{Address, Config};
 
     /// The rendered error of a file and overrides.
     fn error(text: &str, sets: &[&str]) -> String {
@@ -289,7 +288,7 @@ mod tests {
         ];
         let config = Config::parse("none", "", &sets.map(String::from)).unwrap();
         assert_eq!(config.server.cpus, Some(vec![0, 1, 2, 3]));
-        assert_eq!(config.server.listen, ["[::1]:80".parse::<SocketAddr>().unwrap()]);
+        assert_eq!(config.server.listen, ["[::1]:80".parse::<Address>().unwrap()]);
         assert!(!config.http.cache_status);
     }
 

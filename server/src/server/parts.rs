@@ -161,6 +161,7 @@ impl ShardParts {
             limits: *limits,
             settings: settings.clone(),
             listeners: Vec::new(),
+            own_listeners: Vec::new(),
             layout,
             memory: bytes,
             segments_ready: Arc::new(AtomicU32::new(0)),

@@ -6,6 +6,7 @@
 
 use super::MakeOrigin;
 use super::parts::{PlaneParts, ShardParts};
+use super::ports::Sockets;
 use crate::admin::{self, Admin, Published, Purger, Token};
 use crate::config::Config;
 use crate::error::StartError;
@@ -21,8 +22,8 @@ use crate::sys::memory::Populate;
 use crate::sys::{alloc, cpu};
 use shard_cache::SEGMENT_SIZE;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
@@ -47,7 +48,7 @@ const SEGMENTS_FIRST: usize = 4;
 pub(super) fn run_shards(
     cores: &[u16],
     parts: Vec<ShardParts>,
-    listeners: Vec<Vec<TcpListener>>,
+    sockets: Vec<Sockets>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let descriptors: Vec<RawFd> =
         parts.iter().map(|parts| DisabledRing::descriptor(&parts.ring)).collect();
@@ -55,8 +56,9 @@ pub(super) fn run_shards(
     let (report, reports) = mpsc::channel();
     let mut filling = Vec::new();
     let mut threads = Vec::new();
-    for ((&core, mut parts), listeners) in cores.iter().zip(parts).zip(listeners) {
-        parts.setup.listeners = listeners.iter().map(|socket| Fd(socket.as_raw_fd())).collect();
+    for ((&core, mut parts), sockets) in cores.iter().zip(parts).zip(sockets) {
+        parts.setup.listeners = fds(&sockets.shared);
+        parts.setup.own_listeners = fds(&sockets.own);
         let mut cache = Filling {
             populate: parts.populate,
             front_size: parts.setup.layout.front_bytes(),
@@ -90,7 +92,7 @@ pub(super) fn run_shards(
             alloc::forbid_on_this_thread();
             while shard.turn() == Flow::Continue {}
             alloc::allow_on_this_thread();
-            drop(listeners);
+            drop(sockets);
         })?);
     }
     for _ in 0..threads.len() {
@@ -98,6 +100,10 @@ pub(super) fn run_shards(
     }
     spawn("populate".into(), move || fill(filling))?;
     Ok(threads)
+}
+
+fn fds(sockets: &[OwnedFd]) -> Vec<Fd> {
+    sockets.iter().map(|socket| Fd(socket.as_raw_fd())).collect()
 }
 
 /// A cache whose memory is being populated.

@@ -24,7 +24,9 @@ impl<R: Ring> Shard<R> {
             Kind::Accept => self.dispatch_accept(token, event, more),
             Kind::Watch => self.watching = false,
             Kind::Wake => {}
-            Kind::Close if token == Self::NO_SLOT => self.submissions_in_flight -= 1,
+            Kind::Close | Kind::Cancel if token.slot() == Self::NO_SLOT.slot() => {
+                self.submissions_in_flight -= 1;
+            }
             Kind::Recv | Kind::Send | Kind::Cancel | Kind::Close => {
                 self.dispatch_connection(token, event, more);
             }
@@ -38,12 +40,16 @@ impl<R: Ring> Shard<R> {
             self.submissions_in_flight -= 1;
         }
         match event {
-            Event::Accepted(fd) => self.accept(fd),
+            Event::Accepted(fd) => {
+                let is_own = listener.is_own;
+                self.accept(fd, is_own);
+            }
             Event::Failed(Fault::NoDescriptors) => {
                 self.counters.accept_failures += 1;
                 listener.retry_at = self.now + super::ACCEPT_RETRY;
             }
-            // The connection went away before it was accepted, or the listener was shut to drain.
+            // The connection went away before it was accepted, or the listener was shut to drain
+            // and the accept cancelled.
             Event::Failed(_) => {}
             event @ (Event::Received { .. }
             | Event::Ended

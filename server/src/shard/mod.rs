@@ -96,8 +96,16 @@ const WINDOWS_NEGATIVE: u8 = 1;
 #[derive(Debug)]
 struct Listener {
     fd: Fd,
+    /// Its connections stay with this shard.
+    is_own: bool,
     armed: bool,
     retry_at: Instant,
+}
+
+impl Listener {
+    const fn new(fd: Fd, is_own: bool) -> Self {
+        Self { fd, is_own, armed: false, retry_at: Instant::ZERO }
+    }
 }
 
 /// Replies written in the turn in which their requests arrived.
@@ -188,6 +196,8 @@ pub struct Shard<R: Ring> {
 impl<R: Ring> Shard<R> {
     /// The token of what belongs to no slot.
     const NO_SLOT: Token = Token::new(Kind::Close, Token::SLOTS_MAX - 1, 0);
+    /// The token of the cancellation of an accept.
+    const NO_SLOT_CANCEL: Token = Token::new(Kind::Cancel, Token::SLOTS_MAX - 1, 0);
 
     /// One pass of the loop.
     pub fn turn(&mut self) -> Flow {

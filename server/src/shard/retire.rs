@@ -14,11 +14,12 @@ use crate::ring::{Fd, Kind, Op, Ring, Shutdown, Token};
 use std::collections::VecDeque;
 
 impl<R: Ring> Shard<R> {
-    /// A connection was accepted: it stays here, or goes to a shard that has fewer.
-    pub(super) fn accept(&mut self, fd: Fd) {
+    /// A connection was accepted: it stays here, or goes to a shard that has fewer, unless it is
+    /// meant for this one.
+    pub(super) fn accept(&mut self, fd: Fd, is_own: bool) {
         self.counters.connections_accepted += 1;
-        let is_balanced = !self.settings.balance || self.draining_since.is_some();
-        let lighter = if is_balanced { None } else { self.loads.lighter(self.index) };
+        let stays = is_own || !self.settings.balance || self.draining_since.is_some();
+        let lighter = if stays { None } else { self.loads.lighter(self.index) };
         match lighter.filter(|shard| self.peers.has_room_to_hand(*shard)) {
             Some(shard) => {
                 self.loads.begins(shard);
@@ -148,9 +149,15 @@ impl<R: Ring> Shard<R> {
     pub(super) fn drain(&mut self) {
         if self.draining_since.is_none() && self.control.is_draining() {
             self.draining_since = Some(self.now);
-            for listener in &self.listeners {
+            for (index, listener) in (0..).zip(&self.listeners) {
                 let fd = listener.fd;
                 self.ring.push(Self::NO_SLOT, Op::Shutdown { fd, how: Shutdown::Both });
+                if listener.armed {
+                    // The accept of a Unix socket outlives the shutdown.
+                    let target = Token::new(Kind::Accept, index, 0);
+                    self.ring.push(Self::NO_SLOT_CANCEL, Op::Cancel { target });
+                    self.submissions_in_flight += 1;
+                }
             }
         }
     }

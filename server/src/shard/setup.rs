@@ -131,8 +131,10 @@ pub struct Setup {
     pub limits: Limits,
     /// Settings shared by all shards.
     pub settings: Settings,
-    /// Its listening sockets.
+    /// Its listening sockets whose connections any shard may have.
     pub listeners: Vec<Fd>,
+    /// Its listening sockets whose connections are for this shard.
+    pub own_listeners: Vec<Fd>,
     /// The layout of its cache, and the memory for it.
     pub layout: Layout,
     /// The cache's memory, zeroed and aligned to a page.
@@ -171,7 +173,6 @@ impl<R: Ring> Shard<R> {
     pub fn new(setup: Setup, ring: R) -> Self {
         let Setup { index, limits, settings, listeners, layout, memory, .. } = setup;
         let windows = windows(&settings);
-        let listener = |fd| Listener { fd, armed: false, retry_at: Instant::ZERO };
         let heads = heads(&settings, index, setup.peers.count());
         let hasher = KeyHasher::new(settings.hash_key);
         Self {
@@ -185,7 +186,7 @@ impl<R: Ring> Shard<R> {
             watching: false,
             wake_eventfd: setup.wake_eventfd,
             plane_eventfd: setup.plane_eventfd,
-            listeners: listeners.into_iter().map(listener).collect(),
+            listeners: all(listeners, setup.own_listeners),
             submissions_in_flight: 0,
             draining_since: None,
             drained: false,
@@ -254,4 +255,9 @@ fn windows(settings: &Settings) -> [StaleWindows; 2] {
 fn heads(settings: &Settings, index: u16, count: u16) -> Heads {
     let shard = settings.shard_header.then_some((index, count));
     Heads::new(HeadPolicy { shard, ..settings.heads }, WallSeconds(0))
+}
+
+fn all(shared: Vec<Fd>, own: Vec<Fd>) -> Vec<Listener> {
+    let shared = shared.into_iter().map(|fd| Listener::new(fd, false));
+    shared.chain(own.into_iter().map(|fd| Listener::new(fd, true))).collect()
 }

@@ -1,8 +1,8 @@
 //! The system calls we make ourselves, one file a concern; everything else goes through the ring.
 //!
-//! `memory` maps and populates the arenas, `socket` makes listeners, `eventfd` wakes planes,
-//! `signal` waits for the operator, `clock` reads the time for the ring, `cpu`, `cgroup` and
-//! `rlimit` look at what we run on, `spsc` is the queue between two threads, `alloc` catches
+//! `memory` maps and populates the arenas, `socket` and `unix` make listeners, `eventfd` wakes
+//! planes, `signal` waits for the operator, `clock` reads the time for the ring, `cpu`, `cgroup`
+//! and `rlimit` look at what we run on, `spsc` is the queue between two threads, `alloc` catches
 //! allocations on a shard's thread.
 
 #[allow(unsafe_code, reason = "wraps the global allocator")]
@@ -23,3 +23,4 @@ pub mod signal;
 pub mod socket;
 #[allow(unsafe_code, reason = "a slot is written by one thread and read by another")]
 pub mod spsc;
+pub mod unix;

@@ -119,6 +119,7 @@ fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: L
         limits,
         settings: settings.clone(),
         listeners: vec![listener],
+        own_listeners: Vec::new(),
         layout,
         memory,
         segments_ready: Arc::new(AtomicU32::new(u32::MAX)),

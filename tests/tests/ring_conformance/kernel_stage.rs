@@ -1,4 +1,4 @@
-//! Scripts on the kernel's ring, with real sockets over loopback.
+//! Scripts on the kernel's ring, with real sockets: over loopback, and in a folder.
 
 use crate::stage::{BUFFER_SIZE, BUFFERS_COUNT, End, PUSHES_MAX, Stage};
 use pelton::ring::Fd;
@@ -6,25 +6,41 @@ use pelton::ring::kernel::{DisabledRing, KernelRing, Sizes};
 use pelton::sys::clock::Epoch;
 use pelton::sys::eventfd::EventFd;
 use pelton::sys::socket;
-use socket2::{Domain, SockRef, Socket, Type};
+use pelton::sys::unix::{self, SocketFile};
+use socket2::{Socket, Type};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use tempfile::TempDir;
 
 /// Bytes that small buffers hold, about; the kernel doubles them for what it keeps beside.
 const SMALL_SIZE: usize = 16 << 10;
 
 pub(crate) struct KernelStage {
     rings: [KernelRing; 2],
-    listener: TcpListener,
+    listener: Socket,
+    /// What a Unix socket is found by.
+    _file: Option<(SocketFile, TempDir)>,
     eventfd: EventFd,
-    peers: Vec<Option<TcpStream>>,
+    peers: Vec<Option<Socket>>,
     /// The least that the kernel grants for the way from us to a peer; its own idea otherwise.
     small_buffers: bool,
 }
 
 impl KernelStage {
     pub(crate) fn new() -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self::with(socket::listen(address).expect("loopback has free ports").into(), None)
+    }
+
+    pub(crate) fn over_unix_sockets() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let (listener, file) =
+            unix::listen(&folder.path().join("socket")).expect("the folder is empty");
+        Self::with(listener.into(), Some((file, folder)))
+    }
+
+    fn with(listener: OwnedFd, file: Option<(SocketFile, TempDir)>) -> Self {
         let sizes = Sizes {
             completions_max: 256,
             submissions_max: 64,
@@ -40,21 +56,25 @@ impl KernelStage {
         let rings = disabled.map(|ring| {
             ring.enable(descriptors.clone().into(), epoch).expect("a disabled ring can be enabled")
         });
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listener = socket::listen(address).expect("loopback has free ports");
         let eventfd = EventFd::for_ring().expect("a process may open an eventfd");
-        Self { rings, listener, eventfd, peers: Vec::new(), small_buffers: false }
+        Self {
+            rings,
+            listener: listener.into(),
+            _file: file,
+            eventfd,
+            peers: Vec::new(),
+            small_buffers: false,
+        }
     }
 
     /// With little room between us and our peers, so that sends find none.
     pub(crate) fn with_small_buffers() -> Self {
         let stage = Self::new();
-        let listener = SockRef::from(&stage.listener);
-        listener.set_send_buffer_size(SMALL_SIZE).expect("accepted sockets inherit it");
+        stage.listener.set_send_buffer_size(SMALL_SIZE).expect("accepted sockets inherit it");
         Self { small_buffers: true, ..stage }
     }
 
-    fn peer(&mut self, peer: usize) -> &mut TcpStream {
+    fn peer(&mut self, peer: usize) -> &mut Socket {
         self.peers[peer].as_mut().expect("the peer has not closed")
     }
 }
@@ -82,14 +102,14 @@ impl Stage for KernelStage {
 
     fn connect(&mut self) -> usize {
         let address = self.listener.local_addr().expect("it is bound");
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("descriptors are free");
+        let socket =
+            Socket::new(address.domain(), Type::STREAM, None).expect("descriptors are free");
         if self.small_buffers {
             socket.set_recv_buffer_size(SMALL_SIZE).expect("a socket may have a small buffer");
         }
-        socket.connect(&address.into()).expect("the listener's backlog has room");
-        let stream = TcpStream::from(socket);
-        stream.set_nonblocking(true).expect("a socket can be non-blocking");
-        self.peers.push(Some(stream));
+        socket.connect(&address).expect("the listener's backlog has room");
+        socket.set_nonblocking(true).expect("a socket can be non-blocking");
+        self.peers.push(Some(socket));
         self.peers.len() - 1
     }
 

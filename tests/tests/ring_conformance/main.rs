@@ -28,6 +28,17 @@ macro_rules! conform {
         }
 
         #[cfg(test)]
+        mod on_the_kernel_over_unix_sockets {
+            $(
+                #[test]
+                fn $script() {
+                    let mut stage = crate::kernel_stage::KernelStage::over_unix_sockets();
+                    crate::scripts::$script(&mut stage);
+                }
+            )+
+        }
+
+        #[cfg(test)]
         mod simulated {
             $(
                 #[test]
@@ -53,7 +64,7 @@ conform!(
     without_buffers_nothing_is_lost,
     closing_with_an_armed_receive_tells_the_peer_nothing,
     shutting_both_ways_ends_an_armed_receive,
-    shutting_a_listener_ends_its_accept,
+    shutting_a_listener_and_cancelling_its_accept_ends_it,
     a_wake_up_is_seen_by_both,
     a_watched_eventfd_completes_once_for_each_watch,
     a_past_deadline_polls,

@@ -219,14 +219,17 @@ pub(crate) fn shutting_both_ways_ends_an_armed_receive<S: Stage>(stage: &mut S) 
     assert_eq!(player.peer_reads(peer, 1), (Vec::new(), End::Ended));
 }
 
-pub(crate) fn shutting_a_listener_ends_its_accept<S: Stage>(stage: &mut S) {
+pub(crate) fn shutting_a_listener_and_cancelling_its_accept_ends_it<S: Stage>(stage: &mut S) {
     let mut player = Player::new(stage);
     let listener = player.stage.listener();
     player.push(ACCEPT, Op::Accept { listener });
     player.quiet();
     player.push(CLOSE, Op::Shutdown { fd: listener, how: Shutdown::Both });
-    let seen = player.finish(ACCEPT);
-    assert_eq!(*last_event(&seen, ACCEPT), Event::Failed(Fault::Other(libc::EINVAL)));
+    player.push(CANCEL, Op::Cancel { target: ACCEPT });
+    let seen = player.turn_until(|_, seen| is_over(seen, CANCEL) && is_over(seen, ACCEPT));
+    // A Unix socket's accept outlives the shutdown; one of TCP may.
+    let ended = [Fault::Other(libc::EINVAL), Fault::Cancelled].map(Event::Failed);
+    assert!(ended.contains(last_event(&seen, ACCEPT)), "{seen:?}");
 }
 
 pub(crate) fn a_wake_up_is_seen_by_both<S: Stage>(stage: &mut S) {
