@@ -12,6 +12,7 @@ mod proxy;
 mod reading;
 mod recorder;
 mod records;
+mod shards;
 
 use std::process::Command;
 

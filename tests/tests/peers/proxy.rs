@@ -1,8 +1,9 @@
 //! NGINX and HAProxy in front of an address, with connections to it that are used again.
 
 use crate::program;
+use pelton_tests::process::{free_ports, root};
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -33,13 +34,33 @@ impl Proxy {
             Kind::Nginx => nginx(&folder, address, upstream),
             Kind::Haproxy => haproxy(address, upstream),
         };
+        Self::run(kind, folder, address, &text, &[])
+    }
+
+    /// Starts one with a file of `docs/proxies`, in which each of `places` is replaced by ours.
+    pub(crate) fn documented(kind: Kind, file: &str, places: &[(&str, String)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address = free_address();
+        let mut text = fs::read_to_string(root().join("docs/proxies").join(file)).unwrap();
+        for (theirs, ours) in [("127.0.0.1:8000", address.to_string())].iter().chain(places) {
+            assert!(text.contains(theirs), "{file} says {theirs}");
+            text = text.replace(theirs, ours);
+        }
+        // What the distribution's own file or the supervisor says.
+        let globals = format!("daemon off; user root; pid {}/pid;", folder.path().display());
+        let nginx = ["-e", "stderr", "-g", &globals];
+        let options: &[&str] = if kind == Kind::Nginx { &nginx } else { &[] };
+        Self::run(kind, folder, address, &text, options)
+    }
+
+    fn run(kind: Kind, folder: TempDir, address: SocketAddr, text: &str, options: &[&str]) -> Self {
         let file = folder.path().join("proxy.conf");
         fs::write(&file, text).unwrap();
         let mut command = match kind {
             Kind::Nginx => program("nginx"),
             Kind::Haproxy => program("haproxy"),
         };
-        command.arg(if kind == Kind::Nginx { "-c" } else { "-f" }).arg(&file);
+        command.arg(if kind == Kind::Nginx { "-c" } else { "-f" }).arg(&file).args(options);
         let errors = fs::File::create(folder.path().join("errors")).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn();
         let mut proxy = Self { child: child.unwrap(), _folder: folder, address };
@@ -72,8 +93,7 @@ impl Drop for Proxy {
 }
 
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, free_ports(1)).into()
 }
 
 fn nginx(folder: &TempDir, address: SocketAddr, upstream: SocketAddr) -> String {
