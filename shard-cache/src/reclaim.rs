@@ -134,7 +134,7 @@ impl<P: Policy> Cache<'_, P> {
     }
 
     fn retire_rules(&mut self) {
-        if self.rules.are_any() {
+        if self.rules.are_any() || self.rules.are_any_soft() {
             let (opened, _) = self.oldest_opened();
             self.rules.retire(opened);
         }

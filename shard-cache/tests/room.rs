@@ -529,24 +529,26 @@ fn no_window_is_laid_over_a_part_of_a_run_that_is_pinned() {
 
 #[test]
 fn purge_rules_retire_also_where_nothing_is_evicted() {
-    let mut world = World::new(16 * MIB);
-    for number in 0..10_000 {
-        world.store(number, 500, FreshFor::Ever).unwrap();
-    }
-    for round in 0..200_u32 {
-        // Prefixes that no key has.
-        let prefix = [0xff, 0xff, 0xff, round as u8, 0];
-        while world.purge(Purge::Prefix(&prefix)).is_err() {
+    for force in [Force::Hard, Force::Soft] {
+        let mut world = World::new(16 * MIB);
+        for number in 0..10_000 {
+            world.store(number, 500, FreshFor::Ever).unwrap();
+        }
+        for round in 0..200_u32 {
+            // Prefixes that no key has.
+            let prefix = [0xff, 0xff, 0xff, round as u8, 0];
+            while world.cache.purge(Purge::Prefix(&prefix), force, world.now()).is_err() {
+                world.now_ms += 1;
+                world.step();
+            }
             world.now_ms += 1;
             world.step();
+            world.store(20_000 + round, 500, FreshFor::Ever).unwrap();
         }
-        world.now_ms += 1;
-        world.step();
-        world.store(20_000 + round, 500, FreshFor::Ever).unwrap();
+        assert_eq!(world.evicted(), 0);
+        assert!((0..10_000).all(|number| world.holds(number)));
+        assert!(world.cache.statistics().moved_bytes > 4_000_000);
     }
-    assert_eq!(world.evicted(), 0);
-    assert!((0..10_000).all(|number| world.holds(number)));
-    assert!(world.cache.statistics().moved_bytes > 4_000_000);
 }
 
 #[test]

@@ -114,6 +114,19 @@ fn who_does_not_bear_the_token_purges_nothing() {
 }
 
 #[test]
+fn a_purge_that_cannot_be_noted_beside_the_snapshots_is_refused_and_purges_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = format!("snapshot.path={}", folder.path().display());
+    let (_fixture, server) = start(&[&path]);
+    ask(&server);
+    folder.close().expect("it can be removed");
+    let (status, answer) = server.purge(TOKEN, r#"{"all":true}"#);
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains("snapshot"), "{answer}");
+    assert_eq!(hits(&server), KEYS);
+}
+
+#[test]
 fn what_was_purged_does_not_come_back_from_a_snapshot_after_a_kill() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = format!("snapshot.path={}", folder.path().display());

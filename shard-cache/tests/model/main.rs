@@ -8,7 +8,7 @@ use interpreter::{OPERATION_SIZE, VALUE_SIZE_MAX, WINDOWS, run};
 use proptest::prelude::*;
 use proptest::test_runner::RngAlgorithm;
 use shard_cache::policy::{Fifo, Lru, S3Fifo};
-use shard_cache::{FreshFor, Freshness};
+use shard_cache::{Force, FreshFor, Freshness, Purge};
 
 type World<'m> = interpreter::World<'m, S3Fifo>;
 
@@ -143,6 +143,26 @@ fn what_was_moved_is_kept_as_long_as_it_may_be_served() {
     }
     let still = kept.iter().filter(|key| world.lookup(**key).is_some());
     assert_eq!(still.count(), kept.len());
+}
+
+#[test]
+fn what_was_moved_since_a_soft_purge_stays_stale_when_its_rule_has_retired() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 8 << 20, 1);
+    for key in 0..20 {
+        world.store(key, 60_000, FreshFor::Ever, false);
+        world.lookup(key).unwrap();
+    }
+    world.cache.purge(Purge::Everything, Force::Soft, world.now()).unwrap();
+    assert_eq!(world.cache.statistics().purge_rules, 1);
+    for key in 20..=250 {
+        world.store(key, 200_000, FreshFor::Ever, false);
+        world.step();
+    }
+    assert_eq!(world.cache.statistics().purge_rules, 0);
+    let found: Vec<_> = (0..20).filter_map(|key| world.lookup(key)).collect();
+    assert!(!found.is_empty());
+    assert!(found.iter().all(|hit| hit.freshness == Freshness::Stale), "{found:?}");
 }
 
 #[test]
