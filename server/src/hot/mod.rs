@@ -11,7 +11,7 @@ mod ranking;
 mod sketch;
 
 pub use ranking::{Heavy, Ranking};
-pub use sketch::{Counter, KEY_KEPT_SIZE_MAX, Lookup, Sample, Sketch, Table};
+pub use sketch::{Counter, Lookup, Sample, Sketch, Table};
 
 use shard_cache::time::Instant;
 use std::time::Duration;

@@ -19,7 +19,7 @@ use shard_cache::hash::KeyHash;
 use shard_cache::time::Instant;
 
 /// Bytes of a key that are kept: enough to know it by. What is longer is cut.
-pub const KEY_KEPT_SIZE_MAX: usize = 64;
+const KEY_KEPT_SIZE_MAX: usize = 64;
 
 /// Ends a chain.
 const NONE: u16 = u16::MAX;

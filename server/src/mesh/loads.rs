@@ -1,9 +1,9 @@
 //! How many connections each shard has, so that a new one can go where there are fewer.
 //!
-//! The kernel spreads connections over the sockets of a group by a hash, and few of them land
-//! unevenly: of 64 on 8 shards the fullest has 12 in the mean of many draws, half as many again as
-//! its share. A shard counts a connection where it is to be before it hands it over, so that many
-//! at a time do not all go to the same shard. A count is a hint: nothing breaks where it is late.
+//! The kernel spreads connections over the sockets of a group by a hash, and where they are few
+//! they land unevenly, for as long as they live. A shard counts a connection where it is to be
+//! before it hands it over, so that many at a time do not all go to the same shard. A count is a
+//! hint: nothing breaks where it is late.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -77,7 +77,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const JOIN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a draining server lets an idle connection send one more request.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
-/// How long a send may block while others starve for output.
+/// How long a send may block before it is slow: while others starve for output it is closed then,
+/// and what it holds of a condemned segment is copied out.
 const BLOCKED_MAX: Duration = Duration::from_millis(100);
 /// How long a send may block while slow readers hold too much of the cache. What it holds would
 /// have been copied out by then if that could be.

@@ -96,7 +96,7 @@ impl Output {
     }
 
     /// Lets `write` fill the free part of the block; it returns how many bytes it wrote.
-    // Measured: out of line it costs a hit 40 instructions more.
+    // Measured: without it a hit costs 32 instructions more (`make instructions`).
     #[inline(always)]
     pub(super) fn append(&mut self, index: u32, write: impl FnOnce(&mut [u8]) -> usize) {
         let block = &mut self.blocks[index as usize];
