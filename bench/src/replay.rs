@@ -74,7 +74,7 @@ fn shard(
     let config = Config::default();
     let grant = Grant { shards: 1, descriptors_max: 1 << 20, memory_size: 4 << 30 };
     let limits = Limits::new(&config, &grant).map_err(io::Error::other)?;
-    let layout = Layout::new(256 << 20, limits.big_parcel_size).map_err(io::Error::other)?;
+    let layout = Layout::new(256 << 20, limits.value_size_max).map_err(io::Error::other)?;
     let (sleep, plane) = (Sleep::new(), Sleep::new());
     let wake = Arc::new(EventFd::for_ring()?);
     let (link, port) = origin_link(limits.flights_max as usize, &sleep, &plane, &wake);

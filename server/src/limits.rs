@@ -81,12 +81,14 @@ pub struct Limits {
     pub rush_per_turn_max: u32,
     /// Parcels: values on their way to other shards.
     pub parcels_count: u32,
-    /// Bytes of a parcel.
+    /// Bytes of a parcel: what fits an output block behind a head. Larger values come in pieces.
     pub parcel_size: u32,
-    /// Big parcels, for values that do not fit a parcel.
+    /// Big parcels, for the further pieces of values; without one, a small one does.
     pub big_parcels_count: u32,
-    /// Bytes of a big parcel: `cache.value_size_max`.
+    /// Bytes of a big parcel: fewer ways there and back a value.
     pub big_parcel_size: u32,
+    /// Bytes of the largest value: `cache.value_size_max`.
+    pub value_size_max: u32,
     /// Messages in the queue from one shard to one other: the sender's parcels and the receiver's.
     pub messages_per_peer_max: u32,
     /// Messages taken from one other shard in a turn.
@@ -127,6 +129,10 @@ pub const FLIGHT_SIZE_MAX: u64 = 640;
 
 /// Bytes of a waiter: at most; the shard asserts it.
 pub const WAITER_SIZE_MAX: u64 = 32;
+
+/// Bytes of what is kept of a value that another shard reads in pieces, and of its free place: at
+/// most; the shard asserts it.
+pub const LENT_SIZE_MAX: u32 = 40;
 
 /// Bytes of a message between shards: what it is, and its box.
 pub const MESSAGE_SIZE: u64 = 16;
@@ -185,9 +191,10 @@ const FIXED: Limits = Limits {
     fetched_size_max: 16 << 20,
     rush_per_turn_max: 256,
     parcels_count: 512,
-    parcel_size: 8192,
-    big_parcels_count: 4,
-    big_parcel_size: 0,
+    parcel_size: 15_360,
+    big_parcels_count: 32,
+    big_parcel_size: 65_536,
+    value_size_max: 0,
     messages_per_peer_max: 2048,
     messages_per_peer_turn_max: 512,
     condemned_size_max: 0,
@@ -207,7 +214,7 @@ const _: () = {
     assert!(l.input_held_max == l.input_buffers_count as u32 / 4 * 3, "three quarters may be held");
     assert!((l.input_held_per_connection_max as u32) < l.input_held_max, "one cannot hold all");
     assert!(l.copy_threshold + REPLY_HEAD_SIZE_MAX <= l.output_block_size, "a reply fits a block");
-    assert!(l.copy_threshold <= l.parcel_size, "a copied value fits a parcel");
+    assert!(l.parcel_size + REPLY_HEAD_SIZE_MAX <= l.output_block_size, "a piece fits a block");
     assert!(l.requests_per_connection_turn_max <= l.requests_per_turn_max, "one is a part");
     assert!(l.replies_per_connection_max <= l.replies_max, "one is a part");
     assert!(l.flights_max <= l.waiters_max, "every flight has a waiter");
@@ -233,7 +240,7 @@ impl Limits {
             condemned_size_max: held_size_min.max(cache_size / 8),
             connections_max: connections_max(config, grant)?,
             carry_block_size: small(config.http.head_size_max),
-            big_parcel_size: small(config.cache.value_size_max),
+            value_size_max: small(config.cache.value_size_max),
             snapshot_page_size: SNAPSHOT_PAGE_SIZE_MIN
                 .max(small(config.cache.value_size_max) + SNAPSHOT_RECORD_SIZE_MAX),
             ..FIXED
@@ -252,6 +259,18 @@ impl Limits {
         Ok(limits)
     }
 
+    /// Parcels of both sizes.
+    #[must_use]
+    pub const fn all_parcels_count(&self) -> u32 {
+        self.parcels_count + self.big_parcels_count
+    }
+
+    /// Values that other shards may be reading in pieces: one for each of their parcels.
+    #[must_use]
+    pub fn lent_count(&self) -> u32 {
+        self.all_parcels_count() * u32::from(self.shards - 1)
+    }
+
     /// What the process will use, line by line.
     #[must_use]
     pub fn bill(&self, config: &Config) -> Bill {
@@ -266,6 +285,7 @@ impl Limits {
         let messages = u64::from(self.messages_per_peer_max) * MESSAGE_SIZE;
         let parcels = times(self.parcels_count, self.parcel_size)
             + times(self.big_parcels_count, self.big_parcel_size)
+            + times(self.lent_count(), LENT_SIZE_MAX)
             + messages * u64::from(self.shards - 1);
         let shard = |what, size| Line { what, size, count: self.shards };
         let fetched = config.cache.value_size_max.max(self.fetched_size_max.into());

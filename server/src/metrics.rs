@@ -112,6 +112,8 @@ counters! {
     completions_stale, Counter, "pelton_completions_stale", "", "Completions of an earlier life of a slot. Should be zero.";
     remote_reads, Counter, "pelton_remote_reads", "", "Lookups sent to the shard that owns the key.";
     remote_served, Counter, "pelton_remote_served", "", "Lookups answered for other shards.";
+    remote_pieces, Counter, "pelton_remote_pieces", "", "Further pieces of large values sent to other shards.";
+    lent_withdrawn, Counter, "pelton_remote_withdrawn", "", "Large values whose rest was kept from another shard, whose client was slow, for want of room.";
     wakes_sent, Counter, "pelton_shard_wakes", "", "Wake-ups sent to other shards.";
     flights_led, Counter, "pelton_origin_fetches", "", "Fetches asked of the origin.";
     flights_active, Gauge, "pelton_origin_in_flight", "", "Fetches under way.";

@@ -31,7 +31,7 @@ pub use loads::Loads;
 pub use origin::{ContentType, FlightId, Found, Held, Key, Landing, Lifetime, Order, Outcome};
 pub use owner::{OwnerHash, Owners};
 pub use page::{NoRecord, PAGE_ALIGN, Page, Record, record_size};
-pub use parcel::{Answer, Parcel, ReplyRef, Value};
+pub use parcel::{Answer, LentId, Parcel, ReplyRef, Value};
 pub use peers::{Message, Peers, peers};
 pub use purge::{Named, PURGES_MAX, PurgeOrder, PurgeRequest, Purged};
 pub use sleep::Sleep;

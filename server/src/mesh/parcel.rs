@@ -3,6 +3,10 @@
 //! A parcel belongs to the shard that reads. It is made at start, holds the key on its way out and
 //! the value on its way back, and returns to its owner's pool when the reply has been written. So
 //! memory is bounded by the pools, and no byte is shared between two threads at any time.
+//!
+//! A value that is larger than the parcel comes in pieces. With the first one the key's owner lends
+//! the value: it keeps these bytes, whatever becomes of the key, until the parcel has fetched the
+//! last piece or has asked for what is behind it, because nobody wants the rest.
 
 use super::origin::ContentType;
 use crate::error::FetchFailure;
@@ -27,8 +31,19 @@ pub struct Value {
     pub content_type: ContentType,
     /// How long it lives.
     pub term: Term,
-    /// Bytes in the parcel.
+    /// Bytes of all of it; the parcel holds a piece of them.
     pub size: u32,
+}
+
+/// Names a value that its owner keeps for a parcel that fetches it in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LentId {
+    /// The shard that keeps it.
+    pub owner: u16,
+    /// Index in that shard's table.
+    pub index: u32,
+    /// Which life of that place.
+    pub generation: u32,
 }
 
 /// What the owner says to a read.
@@ -36,16 +51,16 @@ pub struct Value {
 pub enum Answer {
     /// Not answered yet: the parcel is on its way out.
     Pending,
-    /// The value lies in the parcel.
+    /// The value lies in the parcel, or the piece of it that was asked for.
     Value(Value, Source),
     /// The origin does not have the key.
     Absent(Term, Source),
-    /// The value has this many bytes: ask again with a parcel that holds them.
-    TooBig(u32, Source),
     /// The origin failed.
     Failed(FetchFailure),
     /// The owner had no room to wait in.
     Shed,
+    /// The owner could not keep the value any longer: the rest of it does not come.
+    Withdrawn,
 }
 
 /// One remote read.
@@ -57,10 +72,13 @@ pub struct Parcel {
     pub hash: KeyHash,
     /// What the owner said.
     pub answer: Answer,
-    /// Whether a fetch was waited for before this parcel, which asks again for a big value.
-    pub source: Source,
+    /// The value whose next piece it asks for, or of which more can be asked.
+    pub lent: Option<LentId>,
+    /// Where the piece lies in the value.
+    offset: u32,
+    piece_size: u32,
     key_size: u16,
-    /// The key on the way out; the value on the way back.
+    /// The key on the way out; the value, or a piece of it, on the way back.
     bytes: Box<[u8]>,
 }
 
@@ -73,7 +91,9 @@ impl Parcel {
             reply: ReplyRef { index: 0, generation: 0 },
             hash: KeyHash::from_bits(0),
             answer: Answer::Pending,
-            source: Source::Hit,
+            lent: None,
+            offset: 0,
+            piece_size: 0,
             key_size: 0,
             bytes: vec![0; size].into_boxed_slice(),
         })
@@ -84,7 +104,6 @@ impl Parcel {
         self.reply = reply;
         self.hash = hash;
         self.answer = Answer::Pending;
-        self.source = Source::Hit;
         self.key_size = u16::try_from(key.len()).expect("keys are at most 512 bytes");
         self.bytes[..key.len()].copy_from_slice(key);
     }
@@ -99,31 +118,132 @@ impl Parcel {
         &self.bytes[..usize::from(self.key_size)]
     }
 
-    /// The largest value it holds, bytes.
+    /// The largest piece it holds, bytes.
     #[must_use]
     pub fn size_max(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Answers with a value.
+    /// Answers with a value, or as much of its beginning as fits. What does not fit is fetched in
+    /// further pieces if `lent` names it.
     ///
     /// # Panics
-    /// If the value does not fit: ask [`Parcel::size_max`] first.
-    pub fn fill(&mut self, value: Value, source: Source, bytes: &[u8]) {
+    /// If `lent` says otherwise than the sizes do.
+    pub fn fill(&mut self, value: Value, source: Source, bytes: &[u8], lent: Option<LentId>) {
         assert_eq!(bytes.len(), value.size as usize, "the value's facts speak of its bytes");
-        self.bytes[..bytes.len()].copy_from_slice(bytes);
+        assert_eq!(lent.is_some(), bytes.len() > self.size_max(), "what does not fit is lent");
         self.answer = Answer::Value(value, source);
+        self.lent = lent;
+        self.offset = 0;
+        self.put_piece(bytes);
     }
 
-    /// The value it was answered with.
+    /// Goes on with the value that is lent to `other`, which can go home.
+    pub fn take_over(&mut self, other: &mut Self) {
+        self.hash = other.hash;
+        self.reply = other.reply;
+        self.answer = other.answer;
+        self.lent = other.lent.take();
+    }
+
+    /// Asks for the bytes of the value from `offset` on, for another reply or another part of it.
+    ///
+    /// # Panics
+    /// If there is nothing to ask for.
+    pub fn ask_piece(&mut self, reply: ReplyRef, offset: u32) {
+        assert!(self.lent.is_some(), "only of a value that is lent there is more");
+        self.reply = reply;
+        self.offset = offset;
+        self.piece_size = 0;
+    }
+
+    /// Asks for nothing more of the value: its owner need not keep it any longer.
+    pub fn ask_end(&mut self) {
+        self.ask_piece(self.reply, self.size());
+    }
+
+    /// Answers with the piece of `bytes`, the whole value, that was asked for. Returns whether it
+    /// was the last.
+    pub fn fill_piece(&mut self, bytes: &[u8]) -> bool {
+        assert_eq!(bytes.len(), self.size() as usize, "a value that is lent does not change");
+        self.put_piece(&bytes[self.offset as usize..]);
+        self.offset + self.piece_size == self.size()
+    }
+
+    /// The piece of the value that it was answered with.
     ///
     /// # Panics
     /// If it was answered otherwise.
     #[must_use]
-    pub fn value(&self) -> &[u8] {
+    pub fn piece(&self) -> &[u8] {
+        assert!(matches!(self.answer, Answer::Value(..)), "only a value has pieces");
+        &self.bytes[..self.piece_size as usize]
+    }
+
+    /// Where in the value the piece begins.
+    #[must_use]
+    pub const fn offset(&self) -> u32 {
+        self.offset
+    }
+
+    fn size(&self) -> u32 {
         let Answer::Value(value, _) = &self.answer else {
-            panic!("only a parcel with a value is asked for one");
+            panic!("only a parcel with a value is asked for its size");
         };
-        &self.bytes[..value.size as usize]
+        value.size
+    }
+
+    fn put_piece(&mut self, rest: &[u8]) {
+        let size = rest.len().min(self.bytes.len());
+        self.bytes[..size].copy_from_slice(&rest[..size]);
+        self.piece_size = u32::try_from(size).expect("a parcel has some kilobytes");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLY: ReplyRef = ReplyRef { index: 3, generation: 4 };
+    const LENT: LentId = LentId { owner: 1, index: 2, generation: 3 };
+
+    fn value(size: u32) -> Value {
+        let (etag, content_type) = (Etag::from_bits(7), ContentType::JSON);
+        Value { etag, content_type, term: Term::Ever, size }
+    }
+
+    #[test]
+    fn a_value_comes_in_pieces_of_the_size_of_the_parcel() {
+        let bytes: Vec<u8> = (0..2_500_u32).map(|n| (n % 251) as u8).collect();
+        let mut parcel = Parcel::with_size(1_000);
+        parcel.address(REPLY, KeyHash::from_bits(1), b"key");
+        parcel.fill(value(2_500), Source::Hit, &bytes, Some(LENT));
+        let mut read = parcel.piece().to_vec();
+        for is_last in [false, true] {
+            parcel.ask_piece(REPLY, u32::try_from(read.len()).unwrap());
+            assert_eq!(parcel.fill_piece(&bytes), is_last);
+            assert_eq!(parcel.offset() as usize, read.len());
+            read.extend(parcel.piece());
+        }
+        assert_eq!(read, bytes);
+    }
+
+    #[test]
+    fn who_wants_no_more_is_answered_with_nothing_and_that_is_the_last() {
+        let bytes = [1; 2_500];
+        let mut parcel = Parcel::with_size(1_000);
+        parcel.address(REPLY, KeyHash::from_bits(1), b"key");
+        parcel.fill(value(2_500), Source::Hit, &bytes, Some(LENT));
+        parcel.ask_end();
+        assert!(parcel.fill_piece(&bytes));
+        assert!(parcel.piece().is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "what does not fit is lent")]
+    fn a_value_that_does_not_fit_is_not_cut_off_silently() {
+        let mut parcel = Parcel::with_size(1_000);
+        parcel.address(REPLY, KeyHash::from_bits(1), b"key");
+        parcel.fill(value(2_500), Source::Hit, &[1; 2_500], None);
     }
 }

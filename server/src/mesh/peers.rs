@@ -10,6 +10,8 @@ use crate::sys::spsc::{self, Consumer, Producer};
 pub enum Message {
     /// Read this key for me.
     Read(Box<Parcel>),
+    /// Give me more of the value that you lent me, or take it back.
+    Piece(Box<Parcel>),
     /// Here is what you asked for.
     Reply(Box<Parcel>),
     /// A new connection, of which nothing was read: serve it.

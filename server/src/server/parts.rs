@@ -92,7 +92,7 @@ impl Parts {
             wakes: Vec::with_capacity(count),
         };
         parts.plane.boards.clone_from(&parts.boards);
-        let parcels_count = limits.parcels_count + limits.big_parcels_count;
+        let parcels_count = limits.all_parcels_count();
         let messages_max = limits.messages_per_peer_max as usize;
         let all_peers = peers(&sleeps, messages_max, parcels_count as usize);
         let loads = Loads::new(count);
@@ -146,7 +146,7 @@ impl ShardParts {
         epoch: Epoch,
     ) -> Result<Self, StartError> {
         let budget = usize::try_from(limits.cache_size).expect("memory fits the address space");
-        let layout = Layout::new(budget, limits.big_parcel_size).map_err(|error| {
+        let layout = Layout::new(budget, limits.value_size_max).map_err(|error| {
             StartError::failed(
                 format!("cache.memory is too small: {error}."),
                 "Raise cache.memory, or lower server.shards or cache.value_size_max.",

@@ -15,6 +15,7 @@ impl<R: Ring> Shard<R> {
     /// Looks at the share of slots that is due in this turn.
     pub(super) fn expire(&mut self) {
         self.relief_bytes_left = STEP_MOVED_BYTES_MAX;
+        self.relieve_lending();
         let count = self.slots.high();
         if count == 0 {
             return;

@@ -7,7 +7,7 @@
 use super::flights::{Joined, Landed, Rush, Waiter};
 use super::replies::{Owed, Plain};
 use super::{STORE_PATIENCE, Shard};
-use crate::error::FetchFailure;
+use crate::error::{CloseReason, FetchFailure};
 use crate::http::{Refusal, Source, Term};
 use crate::mesh::{
     Answer, Delivery, FlightId, Found, Landing, Lifetime, Message, Order, Outcome, Parcel,
@@ -25,6 +25,7 @@ impl<R: Ring> Shard<R> {
             for _ in 0..self.limits.messages_per_peer_turn_max {
                 match self.peers.receive(from) {
                     Some(Message::Read(parcel)) => self.serve_peer(from, parcel),
+                    Some(Message::Piece(parcel)) => self.serve_piece(from, parcel),
                     Some(Message::Reply(parcel)) => self.receive_reply(parcel),
                     Some(Message::Connection(fd)) => self.open(fd),
                     None => break,
@@ -80,9 +81,12 @@ impl<R: Ring> Shard<R> {
     fn receive_reply(&mut self, parcel: Box<Parcel>) {
         let name = parcel.reply;
         let owed = match parcel.answer {
-            Answer::Value(..) => Owed::Parcel(parcel, 0),
-            Answer::TooBig(size, source) => {
-                self.read_again(parcel, size, source);
+            Answer::Value(..) => {
+                let offset = parcel.offset();
+                Owed::Parcel(parcel, offset)
+            }
+            Answer::Withdrawn => {
+                self.cut_short(parcel);
                 return;
             }
             Answer::Absent(term, source) => self.settle(parcel, Plain::Absent(term, source)),
@@ -98,25 +102,12 @@ impl<R: Ring> Shard<R> {
         Owed::Plain(plain)
     }
 
-    /// The value is larger than the parcel: asks again with one that holds it.
-    fn read_again(&mut self, small: Box<Parcel>, size: u32, source: Source) {
-        let name = small.reply;
-        if !self.replies.is_current(name) {
-            self.parcels.put(small);
-            return;
-        }
-        match self.parcels.take_big(size) {
-            Some(mut big) => {
-                big.address(name, small.hash, small.key());
-                big.source = source;
-                let owner = self.owners.of(small.hash, small.key());
-                self.peers.send(owner, Message::Read(big));
-                self.parcels.put(small);
-            }
-            None => {
-                let owed = self.settle(small, Plain::Refused(Refusal::Overloaded));
-                self.resolve(name, owed);
-            }
+    /// The rest of a value does not come, whose beginning was sent: nothing else can be said.
+    fn cut_short(&mut self, parcel: Box<Parcel>) {
+        let slot = self.replies.slot_of(parcel.reply);
+        self.parcels.put(parcel);
+        if let Some(slot) = slot {
+            self.terminate(slot, CloseReason::OutputBound);
         }
     }
 
@@ -135,9 +126,6 @@ impl<R: Ring> Shard<R> {
         let value = found.value();
         if found.is_negative() {
             parcel.answer = Answer::Absent(term, source);
-        } else if value.len() > parcel.size_max() {
-            let size = u32::try_from(value.len()).expect("values are bounded");
-            parcel.answer = Answer::TooBig(size, source);
         } else {
             let facts = Value {
                 etag: found.etag(),
@@ -145,9 +133,10 @@ impl<R: Ring> Shard<R> {
                 term,
                 size: u32::try_from(value.len()).expect("values are bounded"),
             };
-            // A parcel that asks again for a big value remembers how that came about.
-            let first = if parcel.source == Source::Hit { source } else { parcel.source };
-            parcel.fill(facts, first, value);
+            let is_whole = value.len() <= parcel.size_max();
+            let pin = if is_whole { None } else { Some(self.cache.pin(entry)) };
+            let lent = pin.map(|pin| self.lending.lend(pin, self.now));
+            parcel.fill(facts, source, self.cache.entry(entry).value(), lent);
         }
     }
 

@@ -22,6 +22,7 @@ mod deadlines;
 mod dispatch;
 mod flights;
 mod input;
+mod lending;
 mod mailbox;
 mod output;
 mod parcels;
@@ -49,6 +50,7 @@ use crate::ring::{Completions, Fd, Kind, Memory, Op, Ring, Token};
 use content_types::ContentTypes;
 use flights::Flights;
 use input::Input;
+use lending::Lending;
 use output::Output;
 use parcels::Parcels;
 use replies::Replies;
@@ -174,6 +176,7 @@ pub struct Shard<R: Ring> {
     peers: Peers,
     loads: Loads,
     parcels: Parcels,
+    lending: Lending,
     link: OriginLink,
     storage: StorageLink,
     /// The page of a snapshot that it works on.

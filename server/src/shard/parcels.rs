@@ -1,23 +1,27 @@
 //! The parcels of a shard: how many reads of other shards' keys it may have under way.
+//!
+//! Every read goes out in a small parcel. Where its value is larger, a big parcel goes on if one is
+//! at home, since each piece is a way there and back; if none is, the small one does. So large
+//! values are faster with big parcels, and no read ever waits for one or is refused for want of it.
 
 use crate::mesh::Parcel;
 
-/// Parcels at home. Small ones carry every read; a few big ones carry values that do not fit.
+/// Parcels at home.
 #[derive(Debug)]
 #[expect(clippy::vec_box, reason = "parcels travel by their boxes")]
 pub(super) struct Parcels {
     small: Vec<Box<Parcel>>,
     big: Vec<Box<Parcel>>,
-    small_size: u32,
+    small_size: usize,
 }
 
 impl Parcels {
     pub(super) fn new(small_count: u32, small_size: u32, big_count: u32, big_size: u32) -> Self {
-        Self {
-            small: (0..small_count).map(|_| Parcel::with_size(small_size)).collect(),
-            big: (0..big_count).map(|_| Parcel::with_size(big_size)).collect(),
-            small_size,
-        }
+        assert!(small_size < big_size, "they are told apart by their sizes");
+        let small: Vec<_> = (0..small_count).map(|_| Parcel::with_size(small_size)).collect();
+        let big = (0..big_count).map(|_| Parcel::with_size(big_size)).collect();
+        let small_size = small.first().map_or(0, |parcel| parcel.size_max());
+        Self { small, big, small_size }
     }
 
     /// How many reads may begin.
@@ -35,15 +39,22 @@ impl Parcels {
         self.small.pop()
     }
 
-    /// Takes a parcel that holds `size` bytes, if one is at home.
-    pub(super) fn take_big(&mut self, size: u32) -> Option<Box<Parcel>> {
-        let fits = self.big.last().is_some_and(|parcel| parcel.size_max() >= size as usize);
-        if fits { self.big.pop() } else { None }
+    /// The parcel to fetch more of the value with that `parcel` has brought a piece of: so many
+    /// bytes are left.
+    pub(super) fn for_rest(&mut self, mut parcel: Box<Parcel>, left_size: u32) -> Box<Parcel> {
+        if left_size as usize <= self.small_size || parcel.size_max() > self.small_size {
+            return parcel;
+        }
+        let Some(mut big) = self.big.pop() else { return parcel };
+        big.take_over(&mut parcel);
+        self.put(parcel);
+        big
     }
 
     /// A parcel comes home.
     pub(super) fn put(&mut self, parcel: Box<Parcel>) {
-        if parcel.size_max() > self.small_size as usize {
+        assert!(parcel.lent.is_none(), "what was lent is given back first");
+        if parcel.size_max() > self.small_size {
             self.big.push(parcel);
         } else {
             self.small.push(parcel);

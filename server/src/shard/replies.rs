@@ -46,7 +46,7 @@ pub(super) enum Owed {
     Waiting,
     /// An entry of our cache.
     Entry(Pin, Source),
-    /// A value from another shard; this many of its bytes are written already.
+    /// A value from another shard, or a piece of it; this many bytes of the value are written.
     Parcel(Box<Parcel>, u32),
     /// Nothing but a head and a few fixed bytes.
     Plain(Plain),
@@ -151,7 +151,7 @@ impl Replies {
         ask: Ask,
         arrived: Instant,
         owed: Owed,
-    ) {
+    ) -> ReplyRef {
         let place = self.free.pop().expect("its place was freed a moment ago");
         let reply = &mut self.table[place as usize];
         reply.next = slot.owed_first;
@@ -164,6 +164,7 @@ impl Replies {
         }
         slot.owed_first = place;
         slot.owed_count += 1;
+        ReplyRef { index: place, generation: self.table[place as usize].generation }
     }
 
     /// Lets `change` act on each reply of `slot`: on what it carries, and when its request arrived.
@@ -192,9 +193,10 @@ impl Replies {
         Ok(reply.slot)
     }
 
-    /// Whether the reply is still owed.
-    pub(super) fn is_current(&self, name: ReplyRef) -> bool {
-        self.table[name.index as usize].generation == name.generation
+    /// The connection to which the reply is owed, if it still is.
+    pub(super) fn slot_of(&self, name: ReplyRef) -> Option<u32> {
+        let reply = &self.table[name.index as usize];
+        (reply.generation == name.generation).then_some(reply.slot)
     }
 }
 

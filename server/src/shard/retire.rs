@@ -140,7 +140,7 @@ impl<R: Ring> Shard<R> {
     pub(super) fn let_go(&mut self, owed: Owed) {
         match owed {
             Owed::Entry(pin, _) => self.cache.unpin(pin),
-            Owed::Parcel(parcel, _) => self.parcels.put(parcel),
+            Owed::Parcel(parcel, _) => self.put_parcel(parcel),
             Owed::Waiting | Owed::Plain(_) => {}
         }
     }
@@ -191,6 +191,8 @@ impl<R: Ring> Shard<R> {
         }
         idle && self.control.drained_count() == self.peers.count()
             && self.flights.used() == (0, 0)
+            && self.lending.is_empty()
+            && self.parcels.at_home() == self.limits.all_parcels_count() as usize
             && !self.control.is_saving()
             && !self.peers.has_mail()
     }

@@ -12,7 +12,7 @@ use super::requests::{Request, What};
 use super::slots::NONE;
 use crate::hot::Lookup;
 use crate::http::{REPLY_HEAD_SIZE_MAX, Refusal, Served, Source, Term};
-use crate::mesh::{Answer, Message, Parcel, ReplyRef, Value};
+use crate::mesh::{Answer, LentId, Message, Parcel, ReplyRef, Value};
 use crate::metrics::Counters;
 use crate::ring::Ring;
 use shard_cache::hash::KeyHash;
@@ -160,35 +160,44 @@ impl<R: Ring> Shard<R> {
             }
             let (owed, ask, arrived) = self.replies.take_first(&mut self.slots[index]);
             match self.write_one(index, ask, owed) {
-                None => self.replied_late.push(arrived),
-                Some(rest) => {
+                Written::Whole => self.replied_late.push(arrived),
+                Written::Part(rest) => {
                     let slot = &mut self.slots[index];
                     self.replies.put_back_first(slot, index, ask, arrived, rest);
+                    return;
+                }
+                Written::Piece { parcel, lent, written, left } => {
+                    let slot = &mut self.slots[index];
+                    let waits = Owed::Waiting;
+                    let name = self.replies.put_back_first(slot, index, ask, arrived, waits);
+                    let mut parcel = self.parcels.for_rest(parcel, left);
+                    parcel.ask_piece(name, written);
+                    self.peers.send(lent.owner, Message::Piece(parcel));
                     return;
                 }
             }
         }
     }
 
-    /// Writes one reply. What did not fit is given back.
-    fn write_one(&mut self, index: u32, ask: Ask, owed: Owed) -> Option<Owed> {
+    /// Writes one reply.
+    fn write_one(&mut self, index: u32, ask: Ask, owed: Owed) -> Written {
         match owed {
             Owed::Waiting => unreachable!("only a reply that is ready is written"),
             Owed::Entry(pin, source) => {
                 let entry = pin.entry();
                 if !self.fits(index, self.cache.entry(entry).value().len()) {
-                    return Some(Owed::Entry(pin, source));
+                    return Written::Part(Owed::Entry(pin, source));
                 }
                 self.write_entry(index, ask, entry, source);
                 self.cache.unpin(pin);
-                None
+                Written::Whole
             }
             Owed::Plain(plain) => {
                 if !self.fits(index, 0) {
-                    return Some(Owed::Plain(plain));
+                    return Written::Part(Owed::Plain(plain));
                 }
                 self.write_plain(index, ask, plain);
-                None
+                Written::Whole
             }
             Owed::Parcel(parcel, written) => self.write_parcel(index, ask, parcel, written),
         }
@@ -278,41 +287,54 @@ impl<R: Ring> Shard<R> {
         complete
     }
 
-    /// Writes a value from another shard, as much of it as fits; the rest is given back.
-    fn write_parcel(
-        &mut self,
-        index: u32,
-        ask: Ask,
-        parcel: Box<Parcel>,
-        written: u32,
-    ) -> Option<Owed> {
+    /// Writes a value from another shard, as much of it as has come and fits.
+    fn write_parcel(&mut self, index: u32, ask: Ask, parcel: Box<Parcel>, written: u32) -> Written {
         let Answer::Value(value, source) = parcel.answer else {
             unreachable!("only a parcel with a value is owed")
         };
         let block = self.slots[index].block;
         if written == 0 {
-            if !self.fits(index, 0) {
-                return Some(Owed::Parcel(parcel, 0));
+            // At least a byte behind the head: who has written nothing begins with the head.
+            if !self.fits(index, 1) {
+                return Written::Part(Owed::Parcel(parcel, 0));
             }
             let complete = self.write_parcel_head(block, ask, &value, source);
             if complete || value.size == 0 {
-                self.parcels.put(parcel);
-                return None;
+                self.put_parcel(parcel);
+                return Written::Whole;
             }
         }
-        let rest = &parcel.value()[written as usize..];
+        let piece = parcel.piece();
+        let rest = &piece[(written - parcel.offset()) as usize..];
         let size = rest.len().min(self.output.room(block));
+        let is_all = size == rest.len();
         self.output.append(block, |out| {
             out[..size].copy_from_slice(&rest[..size]);
             size
         });
         let written = written + u32::try_from(size).expect("a block is a few kilobytes");
-        if written < value.size {
-            return Some(Owed::Parcel(parcel, written));
+        match parcel.lent {
+            _ if !is_all => Written::Part(Owed::Parcel(parcel, written)),
+            Some(lent) => Written::Piece { parcel, lent, written, left: value.size - written },
+            None => {
+                assert_eq!(written, value.size, "what is not lent has come whole");
+                self.parcels.put(parcel);
+                Written::Whole
+            }
         }
-        self.parcels.put(parcel);
-        None
     }
+}
+
+/// How much of a reply was written.
+#[derive(Debug)]
+enum Written {
+    /// All of it.
+    Whole,
+    /// As much as fits; this is left.
+    Part(Owed),
+    /// All that has come; the parcel fetches more of the value, of which so many bytes are written
+    /// and left.
+    Piece { parcel: Box<Parcel>, lent: LentId, written: u32, left: u32 },
 }
 
 /// Counts a lookup that was answered with a value.

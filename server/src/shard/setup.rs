@@ -1,8 +1,8 @@
 //! What a shard is made of: all memory it will ever use is allocated here.
 
 use super::{
-    Cache, Completions, ContentTypes, Counters, Flights, Input, Listener, Output, Parcels, Ready,
-    Replies, Requests, Shard, Slots, Starving,
+    Cache, Completions, ContentTypes, Counters, Flights, Input, Lending, Listener, Output, Parcels,
+    Ready, Replies, Requests, Shard, Slots, Starving,
 };
 use crate::config::Config;
 use crate::histograms::Histograms;
@@ -221,6 +221,7 @@ impl<R: Ring> Shard<R> {
                 limits.big_parcels_count,
                 limits.big_parcel_size,
             ),
+            lending: Lending::new(index, limits.lent_count()),
             link: setup.link,
             storage: setup.storage,
             snapshot: None,

@@ -130,7 +130,7 @@ impl Client {
         let keys_count = options.keys_count;
         let hot = u32::try_from(prng.range(1, keys_count.into())).expect("it is at most a u32");
         // Large values through small windows take more acts than a run has.
-        let window_min = options.limits.big_parcel_size as usize / 200;
+        let window_min = options.limits.value_size_max as usize / 200;
         let window = |prng: &mut Prng| prng.pick(&[100, 4096, 65_536, 1 << 20]).max(window_min);
         let mut drawn = ClientOptions {
             windows: [window(&mut prng), window(&mut prng)],

@@ -54,7 +54,7 @@ impl Cluster {
         let sleeps: Vec<Sleep> = (0..shards).map(|_| Sleep::new()).collect();
         let plane_sleep = Sleep::new();
         let real = Arc::new(EventFd::for_ring().expect("a process may open an eventfd"));
-        let parcels_count = (limits.parcels_count + limits.big_parcels_count) as usize;
+        let parcels_count = limits.all_parcels_count() as usize;
         let all_peers = peers(&sleeps, limits.messages_per_peer_max as usize, parcels_count);
         let mut all_peers = all_peers.into_iter();
         let loads = Loads::new(shards);
@@ -105,7 +105,7 @@ struct Links {
 
 fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: Links) -> Setup {
     let cache_size = usize::try_from(limits.cache_size).expect("it fits the address space");
-    let layout = Layout::new(cache_size, limits.big_parcel_size)
+    let layout = Layout::new(cache_size, limits.value_size_max)
         .expect("the simulated caches are large enough");
     let leak = |size: usize| -> &'static mut [u8] {
         let memory = vec![0; size + 64].leak();

@@ -44,7 +44,7 @@ fn is_idle(world: &World, place: &Place) -> bool {
     let shard = place.shard.borrow();
     let census = shard.census();
     let limits = &world.options.limits;
-    let parcels = (limits.parcels_count + limits.big_parcels_count) as usize;
+    let parcels = limits.all_parcels_count() as usize;
     let held = [
         census.slots_used as usize,
         census.buffers_held as usize,

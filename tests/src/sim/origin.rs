@@ -98,7 +98,7 @@ impl Origin {
             asleep: false,
             lifetime,
             ttl_ms: options.settings.ttl_ms,
-            value_size_max: options.limits.big_parcel_size as usize,
+            value_size_max: options.limits.value_size_max as usize,
             faults: options.origin_faults,
             down_until: Instant::ZERO,
             fetches: Vec::new(),

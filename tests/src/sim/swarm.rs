@@ -168,7 +168,7 @@ fn draw_settings(prng: &mut Prng) -> Settings {
 
 /// Bounds that are reached, and keep the relations that `limits` asserts of the real ones.
 fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
-    let big_parcel_size = if prng.chance(100) { VALUE_SIZE_MAX } else { 20_000 };
+    let value_size_max = if prng.chance(100) { VALUE_SIZE_MAX } else { 20_000 };
     let mut bound = |least: u32, few: u32, many: u32| {
         if prng.chance(tight) { prng.pick(&[least, few]) } else { many }
     };
@@ -184,7 +184,8 @@ fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
     let starved_per_turn_max = bound(1, 4, 16);
     let sweep_per_turn_max = bound(1, 4, 64);
     let parcels_count = bound(1, 4, 64);
-    let big_parcels_count = bound(1, 2, 4);
+    let big_parcels_count = bound(0, 1, 4);
+    let parcel_size = copy_threshold.max(bound(512, 512, 2048));
     Limits {
         shards,
         cache_size: u64::from(bound(11 << 18, 11 << 18, 4 << 20)),
@@ -216,15 +217,16 @@ fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
         fetched_size_max: 0,
         rush_per_turn_max: bound(1, 4, 64),
         parcels_count,
-        parcel_size: copy_threshold.max(bound(512, 512, 2048)),
+        parcel_size,
         big_parcels_count,
-        big_parcel_size,
-        messages_per_peer_max: (2 * (parcels_count + big_parcels_count)).next_power_of_two(),
+        big_parcel_size: 2 * parcel_size,
+        value_size_max,
+        messages_per_peer_max: (2 * (parcels_count + big_parcels_count) + 1).next_power_of_two(),
         messages_per_peer_turn_max: bound(1, 4, 64),
         condemned_size_max: u64::from(bound(1 << 18, 1 << 19, 1 << 20)),
         copy_threshold,
         content_types_max: 8,
-        snapshot_page_size: SNAPSHOT_PAGE_SIZE_MIN.max(big_parcel_size + 1024),
+        snapshot_page_size: SNAPSHOT_PAGE_SIZE_MIN.max(value_size_max + 1024),
     }
 }
 

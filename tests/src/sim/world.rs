@@ -109,7 +109,7 @@ impl World {
             };
             Keeper::new(fork, desks, control.clone(), terms)
         });
-        let size_max = options.limits.big_parcel_size as usize;
+        let size_max = options.limits.value_size_max as usize;
         let (keys, share) = (options.keys_count, options.large_share);
         let model = Model::new(prng.word(), keys, size_max, share, options.ages);
         let cast = Cast {
