@@ -170,9 +170,13 @@ fn set_value(parameter: &Parameter, text: &str) -> Result<Value, String> {
     {
         return Ok(value);
     }
-    let number = text.parse().ok().map(|number| Form::Integer(Some(number)));
-    let form = number.unwrap_or_else(|| Form::Text(text.trim_matches('"').into()));
-    parameter.kind.read(&Raw { span: 0..0, form }).map_err(|wrong| wrong.what)
+    let read = |form| parameter.kind.read(&Raw { span: 0..0, form }).map_err(|wrong| wrong.what);
+    // Text comes first: a key of 32 digits may be a number too.
+    let as_text = read(Form::Text(text.trim_matches('"').into()));
+    match text.parse() {
+        Ok(number) if as_text.is_err() => read(Form::Integer(Some(number))),
+        _ => as_text,
+    }
 }
 
 /// What was written, in the forms that parameters have.
@@ -285,11 +289,13 @@ mod tests {
             "server.cpus=0-3",
             "server.listen=[::1]:80",
             "http.cache_status=false",
+            "cache.hash_key=00000000000000010000000000000255",
         ];
         let config = Config::parse("none", "", &sets.map(String::from)).unwrap();
         assert_eq!(config.server.cpus, Some(vec![0, 1, 2, 3]));
         assert_eq!(config.server.listen, ["[::1]:80".parse::<Address>().unwrap()]);
         assert!(!config.http.cache_status);
+        assert_eq!(config.cache.hash_key, Some([1, 0x255]));
     }
 
     #[test]
