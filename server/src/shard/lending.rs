@@ -19,8 +19,9 @@ use crate::ring::Ring;
 use shard_cache::Pin;
 use shard_cache::time::Instant;
 
-/// Places that are looked at in a turn for what they hold of condemned segments.
-const RELIEVED_TURN_MAX: usize = 64;
+/// Places that are looked at in a turn for what they hold of condemned segments: as many as a shard
+/// has parcels, so that a look at all of 64 shards takes some seventy turns.
+const RELIEVED_TURN_MAX: usize = 512;
 
 #[derive(Debug)]
 struct Place {
