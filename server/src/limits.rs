@@ -219,8 +219,7 @@ const _: () = {
     assert!(l.replies_per_connection_max <= l.replies_max, "one is a part");
     assert!(l.flights_max <= l.waiters_max, "every flight has a waiter");
     assert!(l.messages_per_peer_max.is_power_of_two(), "the queue masks its index");
-    let parcels = l.parcels_count + l.big_parcels_count;
-    assert!(l.messages_per_peer_max >= 2 * parcels, "a push always finds room");
+    assert!(l.messages_per_peer_max >= 2 * l.all_parcels_count(), "a push always finds room");
     let pushes = l.completions_max + 4 * l.pumps_per_turn_max + 2 * l.sweep_per_turn_max;
     assert!(l.pushes_per_turn_max >= pushes + l.starved_per_turn_max, "a push always finds room");
 };

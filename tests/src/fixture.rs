@@ -28,6 +28,15 @@ impl Fixture {
     /// If it cannot be imported.
     #[must_use]
     pub fn numbered(count: usize) -> Self {
+        Self::of(count, value)
+    }
+
+    /// A store with `count` keys `k0`, `k1`, ..., each with the JSON that `value` says.
+    ///
+    /// # Panics
+    /// If it cannot be imported.
+    #[must_use]
+    pub fn of(count: usize, value: impl Fn(usize) -> String) -> Self {
         let fixture = Self::empty();
         let mut lines = String::new();
         for number in 0..count {
@@ -49,6 +58,17 @@ impl Fixture {
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// The setting for who bears `token`, which it writes to a file.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    #[must_use]
+    pub fn token_file(&self, token: &str) -> String {
+        let path = self.path("token");
+        std::fs::write(&path, token).expect("the folder is writable");
+        format!("admin.token_file={}", path.display())
     }
 
     /// Imports `lines` with `pelton import`.

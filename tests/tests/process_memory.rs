@@ -6,7 +6,6 @@ use pelton_tests::fixture::Fixture;
 use pelton_tests::http::Client;
 use pelton_tests::process::Process;
 use shard_cache::Layout;
-use std::fmt::Write as _;
 use std::fs;
 
 const MIB: usize = 1 << 20;
@@ -53,14 +52,7 @@ fn bill(server: &Process) -> u64 {
 
 /// A store of so many keys, whose values have these sizes in turn.
 fn store_of(count: usize, sizes: &[usize]) -> Fixture {
-    let fixture = Fixture::empty();
-    let mut lines = String::new();
-    for number in 0..count {
-        let value = "x".repeat(sizes[number % sizes.len()] - 2);
-        writeln!(lines, r#"{{"key":"k{number}","value":"{value}"}}"#).expect("a string");
-    }
-    assert!(fixture.import(&lines).status.success());
-    fixture
+    Fixture::of(count, |number| format!(r#""{}""#, "x".repeat(sizes[number % sizes.len()] - 2)))
 }
 
 /// Looks every key up once.

@@ -4,7 +4,6 @@
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::Client;
 use pelton_tests::process::Process;
-use std::fmt::Write as _;
 
 /// Keys of the store, about half of which belong to the other shard.
 const KEYS: usize = 16;
@@ -23,17 +22,9 @@ fn value(number: usize) -> String {
 }
 
 fn start() -> (Fixture, Process) {
-    let fixture = Fixture::empty();
-    let mut lines = String::new();
-    for number in 0..KEYS {
-        let value = value(number);
-        writeln!(lines, r#"{{"key":"k{number}","value":{value}}}"#).expect("a string grows");
-    }
-    assert!(fixture.import(&lines).status.success());
-    let path = fixture.path("token");
-    std::fs::write(&path, TOKEN).expect("written");
-    let token = format!("admin.token_file={}", path.display());
-    let server = Process::start(&fixture.store(), &[&token, "cache.memory=128MiB"]);
+    let fixture = Fixture::of(KEYS, value);
+    let sets = [&*fixture.token_file(TOKEN), "cache.memory=128MiB"];
+    let server = Process::start(&fixture.store(), &sets);
     (fixture, server)
 }
 

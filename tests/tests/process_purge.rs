@@ -24,10 +24,7 @@ fn start(sets: &[&str]) -> (Fixture, Process) {
 }
 
 fn start_again(fixture: &Fixture, sets: &[&str]) -> Process {
-    let path = fixture.path("token");
-    std::fs::write(&path, TOKEN).expect("written");
-    let token = format!("admin.token_file={}", path.display());
-    Process::start(&fixture.store(), &[&[&*token], sets].concat())
+    Process::start(&fixture.store(), &[&[&*fixture.token_file(TOKEN)], sets].concat())
 }
 
 /// What the cache says to each key: whether it was hit, and for how long that is fresh.

@@ -4,7 +4,6 @@
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::Client;
 use pelton_tests::process::Process;
-use std::fmt::Write as _;
 
 /// Keys of the store: twice as many as the cache has room for.
 const KEYS: usize = 4_000;
@@ -28,13 +27,7 @@ fn requests(keys: impl Iterator<Item = usize>) -> String {
 
 /// A server of one shard whose cache holds half of its store.
 fn start() -> (Fixture, Process) {
-    let fixture = Fixture::empty();
-    let mut lines = String::new();
-    for number in 0..KEYS {
-        let value = value(number);
-        writeln!(lines, r#"{{"key":"k{number}","value":{value}}}"#).expect("a string grows");
-    }
-    assert!(fixture.import(&lines).status.success());
+    let fixture = Fixture::of(KEYS, value);
     let sets = [
         "server.shards=1",
         "cache.memory=18MiB",

@@ -8,7 +8,6 @@ use nix::unistd::{Pid, Uid};
 use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::Client;
 use pelton_tests::process::{self, Process};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -72,14 +71,7 @@ fn a_server_that_is_killed_comes_back_with_its_last_snapshot_whenever_that_happe
 
 /// A store of some 6 MiB, which takes seconds to write or to read at [`SLOW`].
 fn large() -> Fixture {
-    let fixture = Fixture::empty();
-    let mut lines = String::new();
-    for number in 0..LARGE_COUNT {
-        let pad = "x".repeat(6_000);
-        writeln!(lines, r#"{{"key":"k{number}","value":"{pad}"}}"#).unwrap();
-    }
-    assert!(fixture.import(&lines).status.success());
-    fixture
+    Fixture::of(LARGE_COUNT, |_| format!(r#""{}""#, "x".repeat(6_000)))
 }
 
 const LARGE_COUNT: usize = 1_000;

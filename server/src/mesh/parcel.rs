@@ -138,18 +138,16 @@ impl Parcel {
         self.put_piece(bytes);
     }
 
-    /// Goes on with the value that is lent to `other`, which can go home.
+    /// Goes on with the value that is lent to `other`, which can go home then.
     pub fn take_over(&mut self, other: &mut Self) {
-        self.hash = other.hash;
-        self.reply = other.reply;
         self.answer = other.answer;
         self.lent = other.lent.take();
     }
 
-    /// Asks for the bytes of the value from `offset` on, for another reply or another part of it.
+    /// Asks for the bytes of the value from `offset` on, for `reply`.
     ///
     /// # Panics
-    /// If there is nothing to ask for.
+    /// If no value is lent to it.
     pub fn ask_piece(&mut self, reply: ReplyRef, offset: u32) {
         assert!(self.lent.is_some(), "only of a value that is lent there is more");
         self.reply = reply;

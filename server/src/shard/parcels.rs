@@ -39,8 +39,8 @@ impl Parcels {
         self.small.pop()
     }
 
-    /// The parcel to fetch more of the value with that `parcel` has brought a piece of: so many
-    /// bytes are left.
+    /// The parcel with which to fetch what is left of the value that `parcel` has brought a piece
+    /// of: so many bytes.
     pub(super) fn for_rest(&mut self, mut parcel: Box<Parcel>, left_size: u32) -> Box<Parcel> {
         if left_size as usize <= self.small_size || parcel.size_max() > self.small_size {
             return parcel;
