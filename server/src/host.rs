@@ -2,7 +2,9 @@
 //!
 //! Facts are gathered by [`Facts::gather`], judged by [`Facts::findings`], which is pure; so each
 //! cause has a test without a host that has it. `pelton check` shows all findings; a start is
-//! refused at the first fatal one.
+//! refused at the first fatal one. What steering needs is looked at in `steering`.
+
+pub mod steering;
 
 use crate::config::Config;
 use crate::error::StartError;
@@ -217,16 +219,23 @@ pub struct Granted {
 /// The host cannot run it; the error says which of the causes it is and what to do.
 pub fn grant(config: &Config) -> Result<Granted, StartError> {
     let facts = Facts::gather(PROBE);
-    for finding in facts.findings() {
-        if let (Severity::Fatal, Some(fix)) = (finding.severity, finding.fix) {
-            let Finding { condition, required, current, .. } = finding;
+    refuse_by(facts.findings())?;
+    let granted = grant_on(&facts, config)?;
+    refuse_by(steering::findings(config, &granted.cores))?;
+    Ok(granted)
+}
+
+/// Fails by the first finding that is fatal.
+fn refuse_by(findings: Vec<Finding>) -> Result<(), StartError> {
+    for Finding { condition, required, current, severity, fix } in findings {
+        if let (Severity::Fatal, Some(fix)) = (severity, fix) {
             return Err(StartError::host(
                 format!("This host cannot run the server: {condition}: {required}: {current}."),
                 fix,
             ));
         }
     }
-    grant_on(&facts, config)
+    Ok(())
 }
 
 /// What a host with these facts grants.

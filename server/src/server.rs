@@ -81,7 +81,8 @@ impl Server {
     /// What keeps it from starting, with what to do about it.
     pub fn start(config: &Config, make_origin: MakeOrigin) -> Result<Self, StartError> {
         let Granted { cores, limits, bill } = host::grant(config)?;
-        let Listening { ports, sockets, files } = Ports::new(config, limits.shards)?.listen()?;
+        let ports = Ports::new(config, limits.shards)?;
+        let Listening { ports, sockets, files } = ports.listen(&cores)?;
         let Parts { shards, plane, storage, control, boards, wakes } =
             Parts::new(config, &limits, Epoch::begin())?;
         let (stop_plane, stopped) = watch::channel(false);

@@ -78,6 +78,23 @@ fn more_memory_than_the_machine_has_is_refused_with_the_bill() {
 }
 
 #[test]
+fn steering_by_cpu_is_refused_with_the_reason_where_no_queue_decides_the_cpu() {
+    let fixture = Fixture::numbered(1);
+    let path = format!("server.listen=unix:{}", fixture.path("pelton.sock").display());
+    let cases: [(&str, &[&str]); 2] = [
+        (r#"server.listen=["127.0.0.1:0"]"#, &["127.0.0.1:0 is of the loopback", "client's CPU"]),
+        (&path, &["Unix sockets alone"]),
+    ];
+    for (listen, parts) in cases {
+        let (code, message) = refused(&fixture, &[listen, "server.steer=cpu"]);
+        assert_eq!(code, Some(3), "{message}");
+        for part in parts.iter().chain(&["server.steer: ", "set server.steer to hash"]) {
+            assert!(message.contains(part), "{part} is missing in {message}");
+        }
+    }
+}
+
+#[test]
 fn bad_lines_of_an_import_are_named_and_the_good_ones_kept() {
     let fixture = Fixture::empty();
     let huge = "x".repeat(3 << 20);

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::error::Exit;
-use crate::host::{self, Facts, Finding, Granted, Severity};
+use crate::host::{self, Facts, Finding, Granted, Severity, steering};
 use crate::server::Ports;
 use std::io::{self, Write};
 
@@ -12,7 +12,10 @@ pub(super) fn run(config: &Config, out: &mut dyn Write) -> Exit {
     let facts = Facts::gather(host::PROBE);
     let mut findings = facts.findings();
     findings.push(bounds(&facts, config));
-    findings.extend(host::grant_on(&facts, config).ok().map(|granted| ports(&granted, config)));
+    if let Ok(granted) = host::grant_on(&facts, config) {
+        findings.push(ports(&granted, config));
+        findings.extend(steering::findings(config, &granted.cores));
+    }
     // A closed pipe is no reason to fail: the exit code still says it.
     let _unread = print(&findings, out);
     let is_fatal = |finding: &Finding| finding.severity == Severity::Fatal && finding.fix.is_some();
@@ -121,5 +124,16 @@ mod tests {
         assert!(exit == Exit::Fine && text.contains(" 0.0.0.0:9000-900"), "{text}");
         let (exit, text) = check("8080");
         assert!(exit == Exit::Findings && text.contains("FIX shards' ports: "), "{text}");
+    }
+
+    #[test]
+    fn steering_that_the_host_cannot_do_is_fatal() {
+        let listen = r#"server.listen=["127.0.0.1:80"]"#;
+        let sets = [listen.into(), "server.steer=cpu".into(), "cache.memory=64MiB".into()];
+        let config = Config::parse("test", "", &sets).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(run(&config, &mut out), Exit::Findings);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("FIX server.steer: "), "{text}");
     }
 }

@@ -107,7 +107,8 @@ parameters! {
         cpus: Option<Vec<u16>>, Cpus, r#""auto""#, "CPUs to take shards' cores from. `auto`: all that the affinity mask allows.";
         owner_hash: &'static str, Word(&["keyed", "crc32"]), r#""keyed""#, "What decides which shard owns a key. `keyed`: a hash under a secret. `crc32`: the CRC-32 of the path, as a proxy computes it that sends each key to its shard; but clients can then aim at one shard.";
         connections_max: Option<u32>, CountOrAuto(1, 1_048_576), r#""auto""#, "Open connections a shard. `auto`: 65,536, or what the limit on open files allows.";
-        balance: bool, Flag, "true", "Whether a shard hands a new connection to another one that has fewer, by more than an eighth, before anything is read of it.";
+        steer: &'static str, Word(&["hash", "cpu"]), r#""hash""#, "Which shard gets a new connection to an IP address of `listen`. `hash`: the kernel draws one. `cpu`: the one on the CPU that its first packet came in on; refused with the reason where receive queues, their interrupts and the shards' CPUs do not line up.";
+        balance: bool, Flag, "true", "Whether a shard hands a new connection to another one that has fewer, by more than an eighth, before anything is read of it. Those to a shard's own port or socket, and those that are steered by CPU, stay where they are.";
         drain_timeout: Duration, Duration(0, HOUR), r#""10s""#, "How long a stopping server waits for requests in flight.";
     }
     /// The protocol spoken on the data port.

@@ -12,8 +12,8 @@
 
 use crate::config::{Address, Config};
 use crate::error::StartError;
-use crate::sys::socket;
 use crate::sys::unix::{self, SocketFile};
+use crate::sys::{socket, steer};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -34,6 +34,8 @@ pub struct Ports {
     /// Shard 0 listens on each of them for all, and shard `i` on the path with `.i` behind it.
     pub paths: Vec<PathBuf>,
     shards_count: u16,
+    /// Connections to `shared` go to the shard on the CPU that they come in on.
+    by_cpu: bool,
 }
 
 /// What one shard listens on.
@@ -60,8 +62,13 @@ impl Ports {
     /// # Errors
     /// The ports of the shards cannot be had together, or with the others of `config`.
     pub fn new(config: &Config, shards_count: u16) -> Result<Self, StartError> {
-        let mut ports =
-            Self { shared: Vec::new(), own: Vec::new(), paths: Vec::new(), shards_count };
+        let mut ports = Self {
+            shared: Vec::new(),
+            own: Vec::new(),
+            paths: Vec::new(),
+            shards_count,
+            by_cpu: config.server.steer == "cpu",
+        };
         for address in &config.server.listen {
             match address {
                 Address::Tcp(address) => ports.shared.push(*address),
@@ -115,11 +122,11 @@ impl Ports {
         Ok(())
     }
 
-    /// Listens on all of them.
+    /// Listens on all of them, for shards on these cores.
     ///
     /// # Errors
     /// One of them cannot be listened on, or is taken.
-    pub(super) fn listen(mut self) -> Result<Listening, StartError> {
+    pub(super) fn listen(mut self, cores: &[u16]) -> Result<Listening, StartError> {
         let mut sockets: Vec<Sockets> =
             (0..self.shards_count).map(|_| Sockets::default()).collect();
         let mut files = Vec::new();
@@ -127,11 +134,15 @@ impl Ports {
             let wanted = *address;
             let cannot = |error| cannot_listen(wanted, "server.listen", &error);
             patiently(|| socket::check_free(wanted)).map_err(cannot)?;
-            for shard in &mut sockets {
-                let listener = socket::listen(*address).map_err(cannot)?;
-                // The first shard's socket takes the port that the others share.
-                *address = listener.local_addr().map_err(cannot)?;
-                shard.shared.push(listener.into());
+            let group = socket::listen_together(wanted, sockets.len()).map_err(cannot)?;
+            *address = group[0].local_addr().map_err(cannot)?;
+            if self.by_cpu {
+                steer::by_cpu(&group, cores).map_err(|error| cannot_steer(wanted, &error))?;
+            }
+            for (shard, listener) in sockets.iter_mut().zip(group) {
+                // What is steered stays where it comes to.
+                let listeners = if self.by_cpu { &mut shard.own } else { &mut shard.shared };
+                listeners.push(listener.into());
             }
         }
         for &first in &self.own {
@@ -235,6 +246,14 @@ fn cannot_listen(address: SocketAddr, parameter: &str, error: &io::Error) -> Sta
     )
 }
 
+fn cannot_steer(address: SocketAddr, error: &io::Error) -> StartError {
+    StartError::host(
+        format!("Connections to {address} cannot be steered by CPU (server.steer): {error}."),
+        "Raise the sysctl net.core.optmem_max if memory is what it lacks, or set server.steer to \
+         hash.",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,5 +300,19 @@ mod tests {
         assert!(admin.what.contains("admin.listen has 127.0.0.1:9090"), "{admin}");
         let nowhere = refused(&["server.shard_ports=9000", "server.listen=unix:/run/p"], 1);
         assert!(nowhere.what.contains("has no address"), "{nowhere}");
+    }
+
+    #[test]
+    fn what_is_steered_is_for_the_shard_that_it_comes_to_and_a_path_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p");
+        let listen = format!(r#"server.listen=["127.0.0.1:0", "unix:{}"]"#, path.display());
+        let counts = |steer: &str| -> Vec<(usize, usize)> {
+            let listening = ports(&[&listen, steer], 2).unwrap().listen(&[1, 0]).unwrap();
+            let count = |shard: &Sockets| (shard.shared.len(), shard.own.len());
+            listening.sockets.iter().map(count).collect()
+        };
+        assert_eq!(counts("server.steer=hash"), [(2, 1), (1, 1)]);
+        assert_eq!(counts("server.steer=cpu"), [(1, 2), (0, 2)]);
     }
 }

@@ -10,9 +10,23 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 /// How many connections may wait to be accepted; `net.core.somaxconn` caps it.
 const BACKLOG: i32 = 4096;
 
-/// A non-blocking socket that listens on `address` beside others of this process.
+/// Non-blocking sockets, so many, that listen on `address` together: a group whose order, in the
+/// kernel too, is that of the result. Port 0 takes a free port, the same for all.
 ///
-/// Port 0 takes a free port: read it from the result and pass it on for the next shard.
+/// # Errors
+/// As [`listen`].
+pub fn listen_together(mut address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    let mut group = Vec::with_capacity(count);
+    for _ in 0..count {
+        let listener = listen(address)?;
+        address = listener.local_addr()?;
+        // A socket takes its place in the group where it begins to listen, behind all others.
+        group.push(listener);
+    }
+    Ok(group)
+}
+
+/// A non-blocking socket that listens on `address` beside others of this process.
 ///
 /// # Errors
 /// As bind(2) and listen(2) have them: `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE`.
@@ -129,10 +143,9 @@ mod tests {
     #[test]
     fn two_sockets_share_one_port_and_a_third_party_sees_it_taken() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let first = listen(address.parse().unwrap()).unwrap();
-            let bound = first.local_addr().unwrap();
-            let second = listen(bound).unwrap();
-            assert_eq!(second.local_addr().unwrap(), bound);
+            let group = listen_together(address.parse().unwrap(), 2).unwrap();
+            let bound = group[0].local_addr().unwrap();
+            assert_eq!(group[1].local_addr().unwrap(), bound);
             assert_eq!(check_free(bound).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         }
         assert!(check_free("127.0.0.1:0".parse().unwrap()).is_ok());
