@@ -14,7 +14,7 @@ quotes (\"256MiB\", \"250ms\", \"5%\"). A key that is not listed here is an erro
 `pelton check` tests a configuration and the host without serving. `GET /config` on the admin port
 shows the values in effect.
 
-This page is written by `pelton reference`.
+This page is written by `pelton settings --markdown`.
 ";
 
 /// Every parameter as `section.key = default`, with its sentence: for `--help`.
