@@ -32,8 +32,13 @@ run: host ## Build, import the real data on first start, and serve it. ARGS="--s
 
 test: ## Run all tests; installs the Debian packages they need where it may.
 	@.ci/host --install
-	cargo build --workspace
-	cargo test --workspace
+	cargo build --workspace --exclude pelton-models
+	cargo test --workspace --exclude pelton-models
+	cargo test -p pelton-models
+
+# Without the variable, some seconds; each further interruption takes four times as long.
+loom: host ## Try every order in which threads can meet at their queues. PREEMPTIONS= tries more.
+	@$(if $(PREEMPTIONS),LOOM_MAX_PREEMPTIONS=$(PREEMPTIONS)) cargo test -p pelton-models
 
 # Programs that others wrote, before the server and at it.
 test-peers: ## Test with real proxies and clients, and install them: NGINX, HAProxy, curl, wrk, ...

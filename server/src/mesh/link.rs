@@ -10,7 +10,7 @@ use super::purge::{PURGES_MAX, PurgeOrder};
 use super::sleep::Sleep;
 use crate::sys::eventfd::EventFd;
 use crate::sys::spsc::{self, Consumer, Producer};
-use std::sync::Arc;
+use crate::sys::sync::Arc;
 
 /// From the origin plane to a shard.
 #[derive(Debug)]

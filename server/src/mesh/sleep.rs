@@ -5,8 +5,7 @@
 //! other: either the sleeper finds the message, or the sender finds the flag and wakes it. No
 //! wake-up is lost, and the swap makes sure that only one sender pays for it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sys::sync::{Arc, AtomicBool, Ordering, fence};
 
 /// One thread's flag, shared with those who send to it.
 #[derive(Clone, Debug, Default)]

@@ -3,8 +3,8 @@
 //! `memory` maps and populates the arenas, `socket` and `unix` make listeners, `steer` says which
 //! of them gets a connection, `eventfd` wakes planes, `signal` waits for the operator, `clock`
 //! reads the time for the ring, `cpu`, `cgroup`, `rlimit`, `interfaces` and `queues` look at what
-//! we run on, `spsc` is the queue between two threads, `alloc` catches allocations on a shard's
-//! thread.
+//! we run on, `spsc` is the queue between two threads, `sync` what it is made of,
+//! `alloc` catches allocations on a shard's thread.
 
 #[allow(unsafe_code, reason = "wraps the global allocator")]
 pub mod alloc;
@@ -29,4 +29,5 @@ pub mod socket;
 pub mod spsc;
 #[allow(unsafe_code, reason = "a socket option that takes a program")]
 pub mod steer;
+pub(crate) mod sync;
 pub mod unix;

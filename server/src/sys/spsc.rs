@@ -9,11 +9,9 @@
 //! other's index and reads the shared one only when the copy says full or empty, so that a busy
 //! queue moves one cache line a batch and not one a value.
 
-use std::cell::UnsafeCell;
+use crate::sys::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
 use std::fmt;
 use std::mem::MaybeUninit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Two indexes on the same cache line would move it between cores at every push.
 #[repr(align(128))]
@@ -32,21 +30,22 @@ struct Shared<T> {
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
-    fn slot(&self, index: usize) -> *mut MaybeUninit<T> {
-        self.slots[index & (self.slots.len() - 1)].get()
+    fn slot(&self, index: usize) -> &UnsafeCell<MaybeUninit<T>> {
+        &self.slots[index & (self.slots.len() - 1)]
     }
 }
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         for index in self.head.0.load(Ordering::Relaxed)..self.tail.0.load(Ordering::Relaxed) {
-            let slot = self.slot(index);
-            // SAFETY:
-            // - Both ends are gone, so nothing else touches the slot.
-            let slot = unsafe { &mut *slot };
-            // SAFETY:
-            // - Slots in `head..tail` hold values.
-            unsafe { slot.assume_init_drop() };
+            self.slot(index).with_mut(|slot| {
+                // SAFETY:
+                // - Both ends are gone, so nothing else touches the slot.
+                let slot = unsafe { &mut *slot };
+                // SAFETY:
+                // - Slots in `head..tail` hold values.
+                unsafe { slot.assume_init_drop() };
+            });
         }
     }
 }
@@ -102,11 +101,12 @@ impl<T> Producer<T> {
     /// If the queue is full: whoever pushes keeps room, or asks [`Producer::is_full`] before.
     pub fn push(&mut self, value: T) {
         assert!(!self.is_full(), "room is kept before a value is made");
-        let slot = self.shared.slot(self.tail);
-        // SAFETY:
-        // - The slot lies outside `head..tail`: `is_full` has just compared the indexes.
-        // - There is one producer, and `&mut self` keeps it to one thread at a time.
-        unsafe { (*slot).write(value) };
+        self.shared.slot(self.tail).with_mut(|slot| {
+            // SAFETY:
+            // - The slot lies outside `head..tail`: `is_full` has just compared the indexes.
+            // - There is one producer, and `&mut self` keeps it to one thread at a time.
+            unsafe { (*slot).write(value) };
+        });
         self.tail += 1;
         self.shared.tail.0.store(self.tail, Ordering::Release);
     }
@@ -127,15 +127,16 @@ impl<T> Consumer<T> {
         if self.is_empty() {
             return None;
         }
-        let slot = self.shared.slot(self.head);
-        // SAFETY:
-        // - The slot lies inside `head..tail`: `is_empty` has just compared the indexes, so the
-        //   producer leaves it alone until `head` has moved past it.
-        let slot = unsafe { &*slot };
-        // SAFETY:
-        // - Its value was written before the store of `tail` that `is_empty` has loaded.
-        // - It is read once: `head` moves past it below.
-        let value = unsafe { slot.assume_init_read() };
+        let value = self.shared.slot(self.head).with(|slot| {
+            // SAFETY:
+            // - The slot lies inside `head..tail`: `is_empty` has just compared the indexes, so the
+            //   producer leaves it alone until `head` has moved past it.
+            let slot = unsafe { &*slot };
+            // SAFETY:
+            // - Its value was written before the store of `tail` that `is_empty` has loaded.
+            // - It is read once: `head` moves past it below.
+            unsafe { slot.assume_init_read() }
+        });
         self.head += 1;
         self.shared.head.0.store(self.head, Ordering::Release);
         Some(value)

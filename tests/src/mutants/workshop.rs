@@ -10,6 +10,10 @@ use std::process::{Command, Stdio};
 /// The packages that faults are looked for with.
 const PACKAGES: [&str; 3] = ["shard-cache", "pelton", "pelton-tests"];
 
+/// The models of loom, which asks more of what others use too: together with them, all of it would
+/// be built twice.
+const MODELS: &str = "pelton-models";
+
 /// Tests of the house and of the load generator, which a fault does not concern, and those of this
 /// list itself.
 const LEFT_OUT: [&str; 3] = ["tidy", "process_bench", "mutants_table"];
@@ -105,7 +109,9 @@ impl Workshop {
     /// What the compiler says.
     pub fn build(&self) -> Result<Vec<Program>, String> {
         self.cargo(&["build", "-p", "pelton"])?;
-        self.tests(&PACKAGES.map(|package| ["-p", package]).concat())
+        let mut programs = self.tests(&PACKAGES.map(|package| ["-p", package]).concat())?;
+        programs.extend(self.tests(&["-p", MODELS])?);
+        Ok(programs)
     }
 
     /// Builds the unit tests of the package that a file lies in: the least that may find a fault.
