@@ -17,7 +17,7 @@ PAIRS = 15
 
 .DEFAULT_GOAL := help
 .PHONY: help host run test test-peers check sim wire fuzz mutants bench-floor bench-quick bench-snapshot second-opinion
-.PHONY: instructions hitratio speed speed-instructions clean
+.PHONY: instructions hitratio speed speed-instructions mesh clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -156,6 +156,10 @@ ENTRIES = 1M
 speed: host ## Time the cache beside quick_cache, moka and a plain map. ENTRIES=
 	cargo build --release -p pelton-bench
 	$(BENCH) speed --entries $(ENTRIES)
+
+mesh: host ## Time the way to another shard and back, beside the same copies without it.
+	cargo build --release -p pelton-bench
+	$(BENCH) mesh
 
 # Only what the caches do is counted; what two runs have in common, filling them, cancels out.
 speed-instructions: host ## Count the instructions of a hit, a miss and a store, ours and of peers.

@@ -10,6 +10,7 @@ mod floor;
 mod generate;
 mod hitratio;
 mod load;
+mod mesh;
 mod procfs;
 mod replay;
 mod report;
@@ -23,6 +24,7 @@ use crate::address::Address;
 use crate::args::Traffic;
 use crate::generate::LoadArgs;
 use crate::hitratio::HitratioArgs;
+use crate::mesh::MeshArgs;
 use crate::report::{parse_count, parse_metric};
 use crate::speed::SpeedArgs;
 use crate::traffic::Records;
@@ -56,6 +58,8 @@ enum Command {
     Hitratio(HitratioArgs),
     /// Time hits, misses and stores of the cache beside its peers.
     Speed(SpeedArgs),
+    /// Time reads of another shard's keys beside the same copies without a hop.
+    Mesh(MeshArgs),
 }
 
 #[derive(Args)]
@@ -157,6 +161,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay_hits(&args),
         Command::Hitratio(args) => hitratio::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Speed(args) => speed::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Mesh(args) => mesh::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("pelton-bench: {error}");
