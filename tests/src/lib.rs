@@ -6,7 +6,8 @@
 //! parser and to another one, `reference` what they mean by the rules; `damage` spoils them, and
 //! `smuggling` holds bytes that should mean nothing. `fuzz` holds the targets of `make fuzz`,
 //! `mutants` the faults of `make mutants`; `wire` plays scripts on the simulated world and on the
-//! real binary, and `snapshots` lets simulated shards write to a disk that fails.
+//! real binary, and `snapshots` lets simulated shards write to a disk that fails. `history` judges
+//! what clients saw of values that others wrote meanwhile.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ pub mod damage;
 pub mod fixture;
 pub mod fuzz;
 pub mod heads;
+pub mod history;
 pub mod http;
 pub mod meaning;
 pub mod model;
