@@ -2,11 +2,16 @@
 //!
 //! A [`History`] holds, key by key, what was asked, what came of it and when. [`check`] says
 //! whether each key can have been one register that does one thing at a time (linearizability,
-//! Herlihy and Wing 1990); [`violation`] tells what cannot have been so.
+//! Herlihy and Wing 1990); [`violation`] tells what cannot have been so. [`crowd`] makes such
+//! histories with a real server: connections over all shards, and a [`purger`] beside them.
 //!
 //! Times are nanoseconds since one moment, by one clock that never goes back, all of one host.
 
 pub mod check;
+pub mod connection;
+pub mod crowd;
+pub mod purger;
+pub mod values;
 pub mod violation;
 
 #[cfg(test)]
@@ -15,6 +20,8 @@ mod brute;
 mod made;
 #[cfg(test)]
 mod planted;
+#[cfg(test)]
+mod stub;
 
 use violation::Violation;
 
