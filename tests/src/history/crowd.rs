@@ -13,7 +13,7 @@
 #![expect(clippy::disallowed_types, reason = "clients have a clock")]
 
 use super::connection::Connection;
-use super::{Action, History, Operation, Outcome, Version, values};
+use super::{Action, History, Operation, Outcome, Seen, Version, values};
 use crate::http::Reply;
 use crate::prng::Prng;
 use crate::process::PATIENCE;
@@ -283,7 +283,11 @@ impl<'a> Client<'a> {
         let asked = self.lines[line].asked.take().expect("a reply comes to who asked");
         let (action, outcome) = meaning(&asked, reply).unwrap_or_else(|what| panic!("{what}"));
         let Asked { key, invoked_ns, .. } = asked;
-        self.history.note(key, Operation { action, outcome, invoked_ns, responded_ns });
+        let small = |number: usize| u16::try_from(number).expect("a crowd is small");
+        let (client, connection) = (small(self.number), small(line));
+        let seen = Seen { client, connection, status: reply.status };
+        let operation = Operation { action, outcome, invoked_ns, responded_ns, seen };
+        self.history.note(key, operation);
         self.tally.count(action, outcome, reply.status == 304);
         if let (Action::Read(Some(version)) | Action::Write(version), Some(tag)) =
             (action, reply.header("ETag"))

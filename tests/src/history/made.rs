@@ -1,6 +1,6 @@
 //! Histories that are true because they were made by one register.
 
-use super::{Action, Operation, Outcome, Version};
+use super::{Action, Operation, Outcome, Seen, Version};
 use crate::prng::Prng;
 
 /// What a history is like.
@@ -48,7 +48,8 @@ pub(super) fn history(prng: &mut Prng, shape: Shape) -> Vec<Operation> {
         let before_ns = prng.below(shape.stretch_ns);
         let after_ns = prng.below(shape.stretch_ns);
         let responded_ns = if given_up { now_ns - before_ns / 2 } else { now_ns + after_ns };
-        Operation { action, outcome, invoked_ns: now_ns - before_ns, responded_ns }
+        let (invoked_ns, seen) = (now_ns - before_ns, Seen::default());
+        Operation { action, outcome, invoked_ns, responded_ns, seen }
     };
     let mut history: Vec<Operation> = (0..shape.count).map(operation).collect();
     prng.shuffle(&mut history);

@@ -4,6 +4,7 @@
 //! whether each key can have been one register that does one thing at a time (linearizability,
 //! Herlihy and Wing 1990); [`violation`] tells what cannot have been so. [`crowd`] makes such
 //! histories with a real server: connections over all shards, and a [`purger`] beside them.
+//! `docs/history.md` says how to run it.
 //!
 //! Times are nanoseconds since one moment, by one clock that never goes back, all of one host.
 
@@ -61,6 +62,19 @@ pub struct Operation {
     pub invoked_ns: u64,
     /// When the client had the whole answer, or gave up.
     pub responded_ns: u64,
+    /// Who saw it and how, for who looks for the cause.
+    pub seen: Seen,
+}
+
+/// Where an answer came from. Nothing follows from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The client.
+    pub client: u16,
+    /// Which of its connections.
+    pub connection: u16,
+    /// The status of the reply.
+    pub status: u16,
 }
 
 /// All operations, by the number of their key.
@@ -131,7 +145,8 @@ mod tests {
     use super::*;
 
     fn operation(action: Action, invoked_ns: u64, responded_ns: u64) -> Operation {
-        Operation { action, outcome: Outcome::Done, invoked_ns, responded_ns }
+        let (outcome, seen) = (Outcome::Done, Seen::default());
+        Operation { action, outcome, invoked_ns, responded_ns, seen }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::check::check;
 use super::made::{Shape, history};
 use super::violation::Fault;
-use super::{Action, Operation, Outcome, brute};
+use super::{Action, Operation, Outcome, Seen, brute};
 use crate::prng::Prng;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -16,7 +16,8 @@ const SEEDS: u64 = 300;
 const SMALL_SEEDS: u64 = 30_000;
 
 fn done(action: Action, invoked_ns: u64, responded_ns: u64) -> Operation {
-    Operation { action, outcome: Outcome::Done, invoked_ns, responded_ns }
+    let (outcome, seen) = (Outcome::Done, Seen::default());
+    Operation { action, outcome, invoked_ns, responded_ns, seen }
 }
 
 fn shape(prng: &mut Prng) -> Shape {
@@ -256,6 +257,7 @@ fn anything() -> impl Strategy<Value = Vec<Operation>> {
             },
             invoked_ns,
             responded_ns: invoked_ns + length_ns,
+            seen: Seen::default(),
         };
         drawn.into_iter().map(operation).collect()
     })

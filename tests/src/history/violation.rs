@@ -2,7 +2,7 @@
 //! changed the key meanwhile.
 
 use super::check::Found;
-use super::{Action, Operation, Outcome};
+use super::{Action, Operation, Outcome, Seen};
 use std::fmt;
 
 /// Lines of other changes that are told.
@@ -89,7 +89,11 @@ impl Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first_ns = self.lines.first().map_or(0, |(_, operation)| operation.invoked_ns);
-        writeln!(out, "{}; us from {first_ns} ns on:", self.fault.sentence())?;
+        writeln!(
+            out,
+            "{}; us from {first_ns} ns on; status, client/connection:",
+            self.fault.sentence()
+        )?;
         for (is_witness, operation) in &self.lines {
             let us = |time_ns: u64| {
                 let time_ns = time_ns - first_ns;
@@ -115,10 +119,12 @@ impl fmt::Display for Operation {
             Action::Delete => write!(out, "delete")?,
         }
         match self.outcome {
-            Outcome::Done => Ok(()),
-            Outcome::NotDone => write!(out, ", refused"),
-            Outcome::Unknown => write!(out, ", outcome unknown"),
+            Outcome::Done => {}
+            Outcome::NotDone => write!(out, ", refused")?,
+            Outcome::Unknown => write!(out, ", outcome unknown")?,
         }
+        let Seen { client, connection, status } = self.seen;
+        write!(out, " ({status} to {client}/{connection})")
     }
 }
 
@@ -134,6 +140,7 @@ mod tests {
             outcome,
             invoked_ns,
             responded_ns,
+            seen: Seen { client: 1, connection: 2, status: 200 },
         };
         let done = |action, from_ns, until_ns| at(action, Outcome::Done, from_ns, until_ns);
         let history = [
@@ -147,11 +154,12 @@ mod tests {
         let violation = check(&history).expect_err("1 was replaced by 2");
         assert_eq!(violation.fault(), Fault::Overwritten);
         let told = [
-            "a value was there before and after another was written; us from 1000 ns on:",
-            ">          0.000          1.000  write 0x1",
-            ">          2.000          3.500  write 0x2",
-            "           2.500          8.000  write 0x3, outcome unknown",
-            ">          4.000          5.000  read 0x1",
+            "a value was there before and after another was written; \
+             us from 1000 ns on; status, client/connection:",
+            ">          0.000          1.000  write 0x1 (200 to 1/2)",
+            ">          2.000          3.500  write 0x2 (200 to 1/2)",
+            "           2.500          8.000  write 0x3, outcome unknown (200 to 1/2)",
+            ">          4.000          5.000  read 0x1 (200 to 1/2)",
             "",
         ];
         assert_eq!(violation.to_string(), told.join("\n"));
