@@ -16,8 +16,8 @@ PIPELINE = 1
 PAIRS = 15
 
 .DEFAULT_GOAL := help
-.PHONY: help host run test test-peers check sim wire fuzz mutants bench-floor bench-quick bench-snapshot second-opinion
-.PHONY: instructions hitratio speed speed-instructions mesh clean
+.PHONY: help host run test test-peers check sim history wire fuzz mutants bench-floor bench-quick bench-snapshot second-opinion
+.PHONY: instructions hitratio speed speed-instructions mesh copies clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,11 @@ check: host ## Check format, lints and the house rules; dependencies too, where 
 sim: host ## Simulate: SEED= runs one seed, SEEDS= that many, TIME= as many as fit; TICKS= each.
 	@cargo build --profile sim -p pelton-tests --bin simulate
 	@SEED=$(SEED) SEEDS=$(SEEDS) TIME=$(TIME) TICKS=$(TICKS) target/sim/simulate
+
+history: host ## Let many clients write, read and purge, and judge what they see. TIME= seconds, SEED=
+	cargo build -p pelton
+	@HISTORY=$(TIME) SEED=$(SEED) \
+		cargo test -p pelton-tests --test process_history -- --nocapture --test-threads 1
 
 fuzz: host ## Fuzz parsers and machines with AddressSanitizer: TIME= seconds each, TARGET= one.
 	@TIME=$(TIME) TARGET=$(TARGET) tests/fuzz/run
@@ -160,6 +165,10 @@ speed: host ## Time the cache beside quick_cache, moka and a plain map. ENTRIES=
 mesh: host ## Time the way to another shard and back, beside the same copies without it.
 	cargo build --release -p pelton-bench
 	$(BENCH) mesh
+
+copies: host ## Count reads of other shards' keys, beside how many there must be with as many copies.
+	cargo build --release -p pelton-bench
+	$(BENCH) copies
 
 # Only what the caches do is counted; what two runs have in common, filling them, cancels out.
 speed-instructions: host ## Count the instructions of a hit, a miss and a store, ours and of peers.

@@ -6,6 +6,7 @@
 mod address;
 mod args;
 mod compare;
+mod copies;
 mod floor;
 mod generate;
 mod hitratio;
@@ -22,6 +23,7 @@ mod traffic;
 
 use crate::address::Address;
 use crate::args::Traffic;
+use crate::copies::CopiesArgs;
 use crate::generate::LoadArgs;
 use crate::hitratio::HitratioArgs;
 use crate::mesh::MeshArgs;
@@ -60,6 +62,8 @@ enum Command {
     Speed(SpeedArgs),
     /// Time reads of another shard's keys beside the same copies without a hop.
     Mesh(MeshArgs),
+    /// Count reads of other shards' keys, beside how many there must be with as many copies.
+    Copies(CopiesArgs),
 }
 
 #[derive(Args)]
@@ -162,6 +166,7 @@ fn main() -> ExitCode {
         Command::Hitratio(args) => hitratio::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Speed(args) => speed::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Mesh(args) => mesh::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Copies(args) => copies::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("pelton-bench: {error}");
@@ -171,7 +176,7 @@ fn main() -> ExitCode {
 
 fn replay_hits(args: &ReplayArgs) -> io::Result<ExitCode> {
     let records = Records::read(&args.keys)?;
-    let hits = replay::run(&records, args.connections, args.requests)?;
+    let hits = replay::hits::run(&records, args.connections, args.requests)?;
     println!("{hits} hits");
     Ok(ExitCode::SUCCESS)
 }

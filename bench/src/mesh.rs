@@ -168,8 +168,8 @@ struct Side {
 /// The two sides, with the queues between them.
 fn sides(limits: &Limits, batch: u32, value_size: u32) -> [Side; 2] {
     let sleeps = [Sleep::new(), Sleep::new()];
-    let parcels_count = limits.all_parcels_count() as usize;
-    let ends = peers(&sleeps, limits.messages_per_peer_max as usize, parcels_count);
+    let kept = limits.messages_kept() as usize;
+    let ends = peers(&sleeps, limits.messages_per_peer_max as usize, kept);
     let mut others = [1, 0].into_iter();
     let mut sides = ends.into_iter().zip(sleeps).map(|(peers, sleep)| Side {
         other: others.next().expect("two shards"),
@@ -212,7 +212,13 @@ impl Side {
                     self.peers.send(self.other, Message::Reply(parcel));
                 }
                 Message::Reply(parcel) => self.take(parcel),
-                Message::Piece(_) | Message::Connection(_) => unreachable!("nobody sends it"),
+                Message::Piece(_)
+                | Message::Write(_)
+                | Message::Written(_)
+                | Message::Invalidate { .. }
+                | Message::Followed(_)
+                | Message::Hit(_)
+                | Message::Connection(_) => unreachable!("nobody sends it"),
             }
         }
         let batch = self.batch.min(reads - self.sent);

@@ -65,7 +65,7 @@ pub enum FetchFailure {
     Unavailable,
     /// The value exceeds `cache.value_size_max`. Answered with 502.
     TooLarge,
-    /// The cache had no room for the value within the time allowed. Answered with 503.
+    /// There was no room for the value within the time allowed. Answered with 503.
     NoRoom,
 }
 

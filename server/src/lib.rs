@@ -6,8 +6,8 @@
 //!
 //! The modules, ground to top; each uses only those above it in this list, and a test enforces it:
 //!
-//! - [`error`], [`config`], [`limits`], [`metrics`], [`histograms`], [`hot`]: what everything else
-//!   speaks of
+//! - [`error`], [`config`], [`limits`], [`metrics`], [`histograms`], [`hot`], [`token`]: what
+//!   everything else speaks of
 //! - [`sys`]: the system calls we make ourselves
 //! - [`ring`]: the seam through which a shard reads, writes and learns the time
 //! - [`http`]: bytes to requests, replies to bytes
@@ -35,3 +35,4 @@ pub mod server;
 pub mod shard;
 pub mod storage;
 pub mod sys;
+pub mod token;

@@ -7,7 +7,7 @@
 use crate::config::{Config, Memory, size_text};
 use crate::error::StartError;
 use crate::hot;
-use shard_cache::SEGMENT_SIZE;
+use shard_cache::{Layout, LayoutError, SEGMENT_SIZE};
 use std::fmt;
 
 /// What the host grants this process. Found by `sys`, or made up in a test.
@@ -87,8 +87,29 @@ pub struct Limits {
     pub big_parcels_count: u32,
     /// Bytes of a big parcel: fewer ways there and back a value.
     pub big_parcel_size: u32,
+    /// Requests with a body that are under way at a time.
+    pub uploads_count: u32,
+    /// Bytes of the largest such body: of a batch, and where writes are allowed, of a value.
+    pub upload_size: u32,
+    /// Bytes of such bodies on their way to the origin, all shards together; a single one may be
+    /// larger.
+    pub written_size_max: u32,
+    /// Writes that the origin may have beyond `origin.timeout`.
+    pub late_writes_max: u32,
     /// Bytes of the largest value: `cache.value_size_max`.
     pub value_size_max: u32,
+    /// Bytes of the cache's share for copies of other shards' values, and the directory of those
+    /// that others have of ours; 0 where there are none.
+    pub replicas_size: u64,
+    /// Bytes of the largest value that is copied: larger ones are sent from the arena, and a way to
+    /// their owner costs little beside that.
+    pub replica_value_size_max: u32,
+    /// Keys that are remembered to have been read once: a power of two.
+    pub replica_seen_count: u32,
+    /// Slots of the directory, in sets of eight.
+    pub directory_slots_count: u32,
+    /// Requests to drop a copy that one holder has not answered; beyond, all his copies go.
+    pub invalidations_max: u32,
     /// Messages in the queue from one shard to one other: the sender's parcels and the receiver's.
     pub messages_per_peer_max: u32,
     /// Messages taken from one other shard in a turn.
@@ -150,8 +171,30 @@ const PROCESS_SIZE: u64 = 24 << 20;
 /// Longest reply head, in bytes.
 pub const REPLY_HEAD_SIZE_MAX: u32 = 1024;
 
+/// Bytes of a key in the body of a batch, with what separates it from the next.
+const BATCH_KEY_SIZE: u32 = 512 + 8;
+
 /// Smallest share of a shard of the cache, in bytes: its log needs a few segments.
 const CACHE_SIZE_MIN: u64 = 2 << 20;
+
+/// Smallest share for copies, in bytes: what a log of small values needs.
+const REPLICAS_SIZE_MIN: u64 = 3 << 20;
+
+/// Bytes of the share for copies a slot of the directory: copies of typical entries take 160 each,
+/// and other shards have as many of ours as we have of theirs.
+const DIRECTORY_BYTES_PER_SLOT: u64 = 128;
+
+/// Slots of a directory at most: a share for copies that has more use for them takes 32 GiB.
+const DIRECTORY_SLOTS_MAX: u64 = 1 << 28;
+
+/// Bytes of a slot of the directory; the shard asserts it.
+pub const DIRECTORY_SLOT_SIZE: usize = 16;
+
+/// Bytes of a remembered read; the shard asserts it.
+pub const SEEN_SIZE: usize = 4;
+
+/// Bytes that stand before the value of a copy at most; the shard asserts it.
+pub const BORN_SIZE_MAX: u32 = 8;
 
 /// Bytes of a page of a snapshot at least: 4,096 removed keys, 1,024 purged groups and 32 prefixes.
 pub const SNAPSHOT_PAGE_SIZE_MIN: u32 = 256 << 10;
@@ -194,7 +237,16 @@ const FIXED: Limits = Limits {
     parcel_size: 15_360,
     big_parcels_count: 32,
     big_parcel_size: 65_536,
+    uploads_count: 16,
+    upload_size: 0,
+    written_size_max: 4 << 20,
+    late_writes_max: 64,
     value_size_max: 0,
+    replicas_size: 0,
+    replica_value_size_max: 8191,
+    replica_seen_count: 0,
+    directory_slots_count: 0,
+    invalidations_max: 64,
     messages_per_peer_max: 2048,
     messages_per_peer_turn_max: 512,
     condemned_size_max: 0,
@@ -218,8 +270,10 @@ const _: () = {
     assert!(l.requests_per_connection_turn_max <= l.requests_per_turn_max, "one is a part");
     assert!(l.replies_per_connection_max <= l.replies_max, "one is a part");
     assert!(l.flights_max <= l.waiters_max, "every flight has a waiter");
+    assert!(l.replica_value_size_max < l.copy_threshold, "a copy is never sent from its cache");
+    assert!(l.replica_value_size_max + 512 <= l.parcel_size, "a copy's key lies behind its value");
     assert!(l.messages_per_peer_max.is_power_of_two(), "the queue masks its index");
-    assert!(l.messages_per_peer_max >= 2 * l.all_parcels_count(), "a push always finds room");
+    assert!(l.messages_per_peer_max >= l.messages_kept(), "a push always finds room");
     let pushes = l.completions_max + 4 * l.pumps_per_turn_max + 2 * l.sweep_per_turn_max;
     assert!(l.pushes_per_turn_max >= pushes + l.starved_per_turn_max, "a push always finds room");
 };
@@ -232,14 +286,19 @@ impl Limits {
     pub fn new(config: &Config, grant: &Grant) -> Result<Self, StartError> {
         assert!(grant.shards > 0, "there is at least one shard");
         let cache_size = cache_size(config, grant)?;
+        let (replicas_size, slots_count, seen_count) = replicas(config, grant, cache_size);
         let held_size_min = config.cache.value_size_max + 2 * SEGMENT_SIZE as u64;
         let limits = Self {
             shards: grant.shards,
             cache_size,
+            replicas_size,
+            replica_seen_count: seen_count,
+            directory_slots_count: slots_count,
             condemned_size_max: held_size_min.max(cache_size / 8),
             connections_max: connections_max(config, grant)?,
             carry_block_size: small(config.http.head_size_max),
             value_size_max: small(config.cache.value_size_max),
+            upload_size: upload_size(config),
             snapshot_page_size: SNAPSHOT_PAGE_SIZE_MIN
                 .max(small(config.cache.value_size_max) + SNAPSHOT_RECORD_SIZE_MAX),
             ..FIXED
@@ -258,10 +317,53 @@ impl Limits {
         Ok(limits)
     }
 
+    /// How the cache of a shard is laid out, what is for copies aside.
+    ///
+    /// # Errors
+    /// It is too small.
+    pub fn cache_layout(&self) -> Result<Layout, LayoutError> {
+        Layout::new(bytes(self.cache_size - self.replicas_size), self.value_size_max)
+    }
+
+    /// How the cache of copies is laid out; none where there are no copies.
+    #[must_use]
+    pub fn replicas_layout(&self) -> Option<Layout> {
+        let slots_size = self.directory_slots_count as usize * DIRECTORY_SLOT_SIZE;
+        let seen_size = self.replica_seen_count as usize * SEEN_SIZE;
+        let size = bytes(self.replicas_size).checked_sub(slots_size + seen_size)?;
+        Layout::new(size, self.replica_value_size_max + BORN_SIZE_MAX).ok()
+    }
+
     /// Parcels of both sizes.
     #[must_use]
     pub const fn all_parcels_count(&self) -> u32 {
         self.parcels_count + self.big_parcels_count
+    }
+
+    /// Uploads of all shards together.
+    #[must_use]
+    pub fn all_uploads_count(&self) -> usize {
+        self.uploads_count as usize * usize::from(self.shards)
+    }
+
+    /// Writes that the origin may have at a time: those of all uploads, and those that are late,
+    /// of which all uploads may be the last ones.
+    #[must_use]
+    pub fn writes_count_max(&self) -> usize {
+        self.late_writes_max as usize + 2 * self.all_uploads_count()
+    }
+
+    /// What a shard sends to others and gets back: parcels and uploads.
+    #[must_use]
+    pub const fn boxes_count(&self) -> u32 {
+        self.all_parcels_count() + self.uploads_count
+    }
+
+    /// Messages in a queue between two shards that cannot be refused: what either sends of its own
+    /// and back of the other's, requests to drop copies, and answers to those.
+    #[must_use]
+    pub const fn messages_kept(&self) -> u32 {
+        2 * (self.boxes_count() + self.invalidations_max)
     }
 
     /// Values that other shards may be reading in pieces: one for each of their parcels.
@@ -287,6 +389,7 @@ impl Limits {
             + times(self.lent_count(), LENT_SIZE_MAX)
             + messages * u64::from(self.shards - 1);
         let shard = |what, size| Line { what, size, count: self.shards };
+        let written = config.cache.value_size_max.max(self.written_size_max.into());
         let fetched = config.cache.value_size_max.max(self.fetched_size_max.into());
         let pages = shard("snapshot pages", times(SNAPSHOT_PAGES, self.snapshot_page_size));
         let mut bill = Bill {
@@ -300,9 +403,11 @@ impl Limits {
                 shard("carry blocks", times(self.carry_blocks_count, self.carry_block_size)),
                 shard("connections, replies, flights", slots),
                 shard("parcels and messages", parcels),
+                shard("uploads", times(self.uploads_count, self.upload_size)),
                 shard("ring", ring),
                 shard("hot keys", hot::SIZE as u64),
                 Line { what: "fetched values", size: fetched, count: 1 },
+                Line { what: "written values", size: written, count: 1 },
                 Line { what: "store's page cache", size: config.origin.cache, count: 1 },
                 Line { what: "process", size: PROCESS_SIZE, count: 1 },
             ],
@@ -360,6 +465,10 @@ pub fn size_text_short(bytes: u64) -> String {
 }
 
 /// A size that the table of parameters keeps below 4 GiB.
+fn bytes(size: u64) -> usize {
+    usize::try_from(size).expect("memory fits the address space")
+}
+
 fn small(size: u64) -> u32 {
     u32::try_from(size).expect("the parameter's bound is below 4 GiB")
 }
@@ -383,6 +492,34 @@ fn cache_size(config: &Config, grant: &Grant) -> Result<u64, StartError> {
         ));
     }
     Ok(size)
+}
+
+/// Bytes of a shard's share for copies, slots of its directory, and keys that are remembered to
+/// have been read once. Copies have the least that they can live in where their share is less, and
+/// none where that would be more than a tenth of the cache.
+fn replicas(config: &Config, grant: &Grant, cache_size: u64) -> (u64, u32, u32) {
+    let share = u64::from(config.cache.replica_share.permille());
+    let size = (cache_size / 1000 * share).max(REPLICAS_SIZE_MIN);
+    let is_small = size > REPLICAS_SIZE_MIN || size <= cache_size / 10;
+    if grant.shards == 1 || share == 0 || !is_small {
+        return (0, 0, 0);
+    }
+    let count = small((size / DIRECTORY_BYTES_PER_SLOT).min(DIRECTORY_SLOTS_MAX));
+    (size, count.next_multiple_of(8), count.next_power_of_two())
+}
+
+/// Bytes of the body of a batch of so many keys at most: each as long as it may be, as long as few
+/// of its bytes are escaped.
+#[must_use]
+pub const fn batch_body_size(keys_max: u32) -> u32 {
+    64 + keys_max * BATCH_KEY_SIZE
+}
+
+/// Bytes of the largest body that is read.
+fn upload_size(config: &Config) -> u32 {
+    let batch_size = batch_body_size(config.http.batch_keys_max);
+    let value_size = small(config.cache.value_size_max);
+    if config.http.writes { batch_size.max(value_size) } else { batch_size }
 }
 
 /// Open connections a shard.
@@ -433,6 +570,20 @@ mod tests {
         let refused = Limits::new(&config(&["server.connections_max=500"]), &grant).unwrap_err();
         assert!(refused.what.contains("1192 open files"), "{refused}");
         assert!(Limits::new(&config(&[]), &Grant { descriptors_max: 200, ..GRANT }).is_err());
+    }
+
+    #[test]
+    fn copies_have_their_share_or_the_least_that_they_live_in_or_nothing() {
+        let replicas = |sets: &[&str], shards| {
+            let grant = Grant { shards, ..GRANT };
+            Limits::new(&config(sets), &grant).unwrap().replicas_layout()
+        };
+        let mib = |layout: Option<Layout>| layout.map_or(0, |layout| layout.total_bytes() >> 20);
+        assert_eq!(mib(replicas(&["cache.memory=2GiB", "cache.replica_share=10%"], 2)), 85);
+        assert_eq!(mib(replicas(&["cache.memory=64MiB"], 2)), 2);
+        assert_eq!(mib(replicas(&["cache.memory=40MiB"], 2)), 0);
+        assert_eq!(mib(replicas(&["cache.memory=2GiB", "cache.replica_share=0%"], 2)), 0);
+        assert_eq!(mib(replicas(&["cache.memory=2GiB"], 1)), 0);
     }
 
     #[test]

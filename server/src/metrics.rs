@@ -68,6 +68,7 @@ counters! {
     /// One shard's counters and gauges.
     Counters, TABLE:
     requests_hit, Counter, "pelton_requests", r#"outcome="hit""#, "Lookups answered from memory.";
+    requests_write, Counter, "pelton_requests", r#"outcome="write""#, "Writes that the origin has taken.";
     requests_negative, Counter, "pelton_requests", r#"outcome="negative""#, "Lookups answered 404 from memory.";
     requests_miss, Counter, "pelton_requests", r#"outcome="miss""#, "Lookups that led a fetch from the origin.";
     requests_collapsed, Counter, "pelton_requests", r#"outcome="collapsed""#, "Lookups that joined a fetch already under way.";
@@ -76,6 +77,9 @@ counters! {
     requests_refused, Counter, "pelton_requests", r#"outcome="refused""#, "Requests answered 4xx or 5xx because of the request itself.";
     requests_shed, Counter, "pelton_requests", r#"outcome="shed""#, "Requests answered 503 because a bound of the shard was reached.";
     requests_error, Counter, "pelton_requests", r#"outcome="error""#, "Lookups answered 502 or 504 because the origin failed.";
+    batches, Counter, "pelton_batches", "", "Batches that were answered.";
+    batch_keys, Counter, "pelton_batch_keys", "", "Keys of batches; each is counted among the requests as well.";
+    replies_continue, Counter, "pelton_replies_continue", "", "Interim replies 100 to clients that wait to send their body.";
     replies_not_modified, Counter, "pelton_replies_not_modified", "", "Replies 304, counted among the outcomes as well.";
     request_bytes, Counter, "pelton_request_bytes", "", "Bytes received.";
     reply_bytes, Counter, "pelton_reply_bytes", "", "Bytes the kernel took for sending.";
@@ -114,6 +118,14 @@ counters! {
     remote_served, Counter, "pelton_remote_served", "", "Lookups answered for other shards.";
     remote_pieces, Counter, "pelton_remote_pieces", "", "Further pieces of large values sent to other shards.";
     lent_withdrawn, Counter, "pelton_remote_withdrawn", "", "Large values whose rest was kept from another shard, whose client was slow, for want of room.";
+    replica_hits, Counter, "pelton_replica_hits", "", "Lookups answered from a copy of another shard's value.";
+    replica_entries, Gauge, "pelton_replica_entries", "", "Copies of other shards' values.";
+    replica_bytes, Gauge, "pelton_replica_bytes", "", "Bytes of copies of other shards' values.";
+    replica_stored, Counter, "pelton_replica_stored", "", "Copies of other shards' values that were kept.";
+    replica_grants, Counter, "pelton_replica_grants", "", "Copies of own values that other shards were given.";
+    replica_invalidations, Counter, "pelton_replica_invalidations", "", "Requests to other shards to drop a copy of an own value.";
+    replica_epochs, Counter, "pelton_replica_epochs", "", "Requests to another shard to drop its copies of all own values.";
+    replica_leases_withheld, Counter, "pelton_replica_leases_withheld", "", "Leases that were not renewed, since their holder owed an answer for too long.";
     wakes_sent, Counter, "pelton_shard_wakes", "", "Wake-ups sent to other shards.";
     flights_led, Counter, "pelton_origin_fetches", "", "Fetches asked of the origin.";
     flights_active, Gauge, "pelton_origin_in_flight", "", "Fetches under way.";
@@ -154,6 +166,7 @@ counters! {
     refused, Counter, "pelton_snapshots_refused", "", "Snapshots that could not be read or believed; the log says why.";
     dropped, Counter, "pelton_snapshot_entries_dropped", r#"reason="damaged""#, "Entries of a snapshot in pages that could not be read or believed.";
     withdrawn, Counter, "pelton_snapshot_entries_dropped", r#"reason="withdrawn""#, "Entries of a snapshot that were purged or removed while it was written.";
+    outdated, Counter, "pelton_snapshot_entries_dropped", r#"reason="outdated""#, "Entries of a snapshot that the origin holds no more, or otherwise.";
 }
 
 /// Where the storage plane publishes.

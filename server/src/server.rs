@@ -23,6 +23,7 @@ use crate::origin::Origin;
 use crate::sys::clock::Epoch;
 use crate::sys::eventfd::EventFd;
 use crate::sys::unix::SocketFile;
+use crate::token::Token;
 use parts::Parts;
 use ports::Listening;
 use std::fmt;
@@ -83,10 +84,12 @@ impl Server {
         let Granted { cores, limits, bill } = host::grant(config)?;
         let ports = Ports::new(config, limits.shards)?;
         let Listening { ports, sockets, files } = ports.listen(&cores)?;
-        let Parts { shards, plane, storage, control, boards, wakes } =
-            Parts::new(config, &limits, Epoch::begin())?;
+        let token = Token::of(config)?;
+        let Parts { shards, plane, mut storage, control, boards, wakes } =
+            Parts::new(config, &limits, token.clone(), Epoch::begin())?;
         let (stop_plane, stopped) = watch::channel(false);
-        let (plane, facts) = run_plane(config, &limits, plane, make_origin, stopped)?;
+        let (plane, facts) = run_plane(config, &limits, plane, token, make_origin, stopped)?;
+        storage.audit = facts.audit;
         let shards = run_shards(&cores, shards, sockets)?;
         run_watchdog(boards, control.clone())?;
         let (stop_storage, stop) = mpsc::channel();

@@ -87,6 +87,9 @@ pub struct Statistics {
     pub moved_bytes: u64,
 }
 
+/// Pairs of stale windows that are told apart.
+pub const WINDOWS_COUNT_MAX: usize = 255;
+
 /// One shard's cache.
 #[derive(Debug)]
 pub struct Cache<'m, P: Policy = S3Fifo> {
@@ -96,7 +99,9 @@ pub struct Cache<'m, P: Policy = S3Fifo> {
     pub(crate) segments: Segments,
     pub(crate) rules: Rules,
     pub(crate) hasher: KeyHasher,
-    windows: Box<[StaleWindows]>,
+    windows: Vec<StaleWindows>,
+    /// How many of them it was made with.
+    windows_given: u8,
     value_size_max: u32,
     pub(crate) victim: Option<Victim>,
     /// The millisecond in which dead segments were last looked for.
@@ -112,12 +117,13 @@ pub struct Cache<'m, P: Policy = S3Fifo> {
 impl<'m, P: Policy> Cache<'m, P> {
     /// A cache over `memory`, which is zeroed, aligned to a cache line, and has the size that
     /// `layout` says: index and ghost, then the arena. Keys are hashed by `hasher`. Entries name
-    /// their stale windows by index into `windows`.
+    /// their stale windows by index into `windows`, and into what [`Cache::windows_index`] adds.
     ///
     /// No byte of the arena is touched before [`Cache::set_segments_ready`] says so.
     ///
     /// # Panics
-    /// If `memory` has another size or alignment, or there are no windows.
+    /// If `memory` has another size or alignment, or there are no windows, or more than
+    /// [`WINDOWS_COUNT_MAX`].
     #[must_use]
     pub fn new(
         layout: Layout,
@@ -130,7 +136,9 @@ impl<'m, P: Policy> Cache<'m, P> {
             layout.memory_bytes(),
             "the memory is as large as its layout says"
         );
-        assert!(!windows.is_empty(), "entries name their windows");
+        assert!((1..=WINDOWS_COUNT_MAX).contains(&windows.len()), "entries name their windows");
+        let mut all_windows = Vec::with_capacity(WINDOWS_COUNT_MAX);
+        all_windows.extend_from_slice(windows);
         let (front, arena) = memory.split_at_mut(layout.front_bytes());
         let (index, rest) = front.split_at_mut(layout.index_bytes());
         let (ghost, _) = rest.split_at_mut(layout.ghost_bytes());
@@ -141,7 +149,8 @@ impl<'m, P: Policy> Cache<'m, P> {
             segments: Segments::new(layout.segments_count()),
             rules: Rules::new(),
             hasher,
-            windows: windows.into(),
+            windows: all_windows,
+            windows_given: u8::try_from(windows.len()).expect("asserted above"),
             value_size_max: layout.value_size_max(),
             victim: None,
             swept_ms: 0,
@@ -190,7 +199,7 @@ impl<'m, P: Policy> Cache<'m, P> {
     }
 
     /// The entry of `key`, unless there is none, or it is dead or purged.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<Hit> {
         let Found { place, entry: at, frequency } =
             self.index.find(hash, |at| entry::key(self.arena, at) == key)?;
@@ -335,6 +344,31 @@ impl<'m, P: Policy> Cache<'m, P> {
         true
     }
 
+    /// Drops the entry of the key with this hash, for a caller who does not know the key. Another
+    /// key of the same hash goes with it. Returns whether there was one.
+    pub fn remove_hash(&mut self, hash: KeyHash) -> bool {
+        self.removed.add(hash);
+        let mut is_any = false;
+        while let Some(Found { place, entry: at, .. }) = self.find_hash(hash) {
+            self.index.clear(place);
+            self.count_out(at, &Header::read(self.arena, at));
+            self.statistics.removed += 1;
+            is_any = true;
+        }
+        is_any
+    }
+
+    /// Counts a hit of the key with this hash that somebody else has served from a copy.
+    pub fn count_hit(&mut self, hash: KeyHash) {
+        if let Some(Found { place, frequency, .. }) = self.find_hash(hash) {
+            self.index.set_frequency(place, P::hit(frequency));
+        }
+    }
+
+    fn find_hash(&self, hash: KeyHash) -> Option<Found> {
+        self.index.find(hash, |at| self.hasher.hash(entry::key(self.arena, at)) == hash)
+    }
+
     /// Hides all entries that were stored before and that `what` names, or ends their freshness.
     /// Takes the same time whatever that is; the memory of what is hidden comes back as upkeep
     /// meets it.
@@ -384,6 +418,26 @@ impl<'m, P: Policy> Cache<'m, P> {
 
     pub(crate) const fn value_size_max(&self) -> usize {
         self.value_size_max as usize
+    }
+
+    /// The index of `windows` among those of single values, which are new or known; `None` if there
+    /// is no room for more.
+    pub fn windows_index(&mut self, windows: StaleWindows) -> Option<u8> {
+        let given = usize::from(self.windows_given);
+        let known = self.windows[given..].iter().position(|other| *other == windows);
+        let index = known.map_or(self.windows.len(), |known| given + known);
+        if index == WINDOWS_COUNT_MAX {
+            return None;
+        }
+        if known.is_none() {
+            self.windows.push(windows);
+        }
+        u8::try_from(index).ok()
+    }
+
+    /// The windows of an entry, unless the cache was made with them.
+    pub(crate) fn own_windows(&self, kind: Kind) -> Option<StaleWindows> {
+        (kind.windows >= self.windows_given).then(|| self.windows(kind))
     }
 
     pub(crate) fn windows(&self, kind: Kind) -> StaleWindows {

@@ -180,6 +180,18 @@ impl<'a> Entry<'a> {
         self.value
     }
 
+    /// When it was stored, milliseconds.
+    #[must_use]
+    pub const fn born_ms(&self) -> u64 {
+        self.born_ms
+    }
+
+    /// Until when it is fresh, milliseconds; `None` if that never ends.
+    #[must_use]
+    pub const fn fresh_until_ms(&self) -> Option<u64> {
+        self.fresh_until_ms
+    }
+
     /// Whole seconds since it was stored.
     #[must_use]
     pub fn age_s(&self, now: Instant) -> u32 {

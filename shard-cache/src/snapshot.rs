@@ -12,7 +12,7 @@
 
 use crate::cache::{Cache, low};
 use crate::entry::{self, EntryRef, Header, Kind, LIFETIME_MS_MAX, entry_size};
-use crate::freshness::freshness;
+use crate::freshness::{StaleWindows, freshness};
 use crate::hash::{Etag, KeyHash, KeyHasher};
 use crate::index::Found;
 use crate::layout::{KEY_SIZE_MAX, SEGMENT_SIZE, run_count};
@@ -43,6 +43,8 @@ pub struct Saved<'a> {
     pub etag: Etag,
     /// Index of its content type, in the owner's table.
     pub content_type: u8,
+    /// Its stale windows, where they are its own.
+    pub windows: Option<StaleWindows>,
     /// How often it was hit lately, 0 to 3.
     pub frequency: u8,
     /// It has proved itself, and lies in the main pool.
@@ -258,6 +260,15 @@ impl<P: Policy> Cache<'_, P> {
         self.watch(true);
     }
 
+    /// A key has been written. What an earlier process had of it does not come back, also where the
+    /// cache has lost the new value by then.
+    pub fn supersede(&mut self, hash: KeyHash) {
+        // A walk goes on: whoever puts back what it hands out asks whether that still holds.
+        if self.walk.is_none() {
+            self.removed.add(hash);
+        }
+    }
+
     /// No more entries of an earlier process will be put back.
     pub fn end_restore(&mut self) {
         self.watch(false);
@@ -362,6 +373,7 @@ impl<P: Policy> Cache<'_, P> {
         Some(Saved {
             etag: header.etag,
             content_type: header.kind.content_type,
+            windows: self.own_windows(header.kind),
             frequency,
             proven: self.segment(at).pool == Pool::Main,
             born_ms,

@@ -3,11 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
-use shard_cache::hash::{Etag, KeyHasher};
+use shard_cache::hash::{Etag, KeyHash, KeyHasher};
 use shard_cache::time::Instant;
 use shard_cache::{
     Cache, Force, FreshFor, Freshness, Kind, Layout, NewValue, NotRestored, Purge, PurgeRefused,
-    REMOVED_MAX, Saved, StaleWindows, Walked, Withdrawals, Withdrawn,
+    REMOVED_MAX, Saved, StaleWindows, WINDOWS_COUNT_MAX, Walked, Withdrawals, Withdrawn,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,6 +48,7 @@ impl Kept {
         Saved {
             etag: Etag::from_bits(self.value.len() as u64),
             content_type: KIND.content_type,
+            windows: None,
             frequency: self.frequency,
             proven: self.proven,
             born_ms: self.born_ms,
@@ -249,6 +250,59 @@ fn more_removals_than_are_remembered_spoil_a_walk_and_keep_what_is_left_out() {
     assert!(new.store(&keys[0], b"x", FreshFor::Ever));
     new.remove(&keys[0]);
     assert_eq!(new.restore(&of(b"one more")), Err(NotRestored::Withdrawn), "nothing is known");
+}
+
+#[test]
+fn values_with_windows_of_their_own_keep_them_and_further_ones_have_the_first() {
+    let mut world = World::new(16 * MIB, OLD, 1);
+    let window = |ms| StaleWindows { while_revalidate_ms: ms, if_error_ms: 2 * ms };
+    let given = WINDOWS.len();
+    let indices: Vec<_> = (0..300).map(|ms| world.cache.windows_index(window(ms))).collect();
+    let expected = (given..WINDOWS_COUNT_MAX).map(|index| u8::try_from(index).ok());
+    assert!(indices[..WINDOWS_COUNT_MAX - given].iter().copied().eq(expected));
+    assert_eq!(indices.last(), Some(&None));
+    assert_eq!(world.cache.windows_index(window(5)), indices[5]);
+
+    let kind = Kind { windows: indices[5].unwrap(), ..KIND };
+    let (etag, fresh_for) = (Etag::from_bits(1), FreshFor::Ms(100));
+    let value = NewValue { etag, kind, fresh_for, negative: false, bytes: b"v" };
+    let now = world.now();
+    world.cache.store(world.hasher.hash(b"own"), b"own", &value, now).unwrap();
+    assert!(world.store(b"given", b"v", FreshFor::Ms(100)));
+    world.cache.begin_walk();
+    let mut seen = BTreeMap::new();
+    while world.cache.walk(now, |saved| {
+        seen.insert(saved.key.to_vec(), saved.windows);
+        true
+    }) != Walked::End
+    {}
+    assert_eq!(seen[&b"own"[..]], Some(window(5)));
+    assert_eq!(seen[&b"given"[..]], None);
+}
+
+#[test]
+fn what_was_written_since_is_not_replaced_by_what_an_earlier_process_had() {
+    let mut new = World::new(16 * MIB, NEW, 1);
+    let old = Kept {
+        key: b"k".to_vec(),
+        value: b"old".to_vec(),
+        born_ms: 1,
+        fresh_until_ms: None,
+        frequency: 0,
+        proven: false,
+    };
+    let hash = new.hasher.hash(b"k");
+    new.cache.begin_restore();
+    // The cache may have lost the new value by now.
+    new.cache.supersede(hash);
+    assert_eq!(new.restore(&old), Err(NotRestored::Withdrawn));
+    new.cache.end_restore();
+    // A walk does not count what is written.
+    new.cache.begin_walk();
+    for number in 0..=REMOVED_MAX as u64 {
+        new.cache.supersede(KeyHash::from_bits(number));
+    }
+    assert!(new.end_walk().is_some());
 }
 
 #[test]

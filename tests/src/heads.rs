@@ -4,7 +4,9 @@
 //! the stricter one, for a reason in [`RULES`]; never the other way.
 
 use httparse::{EMPTY_HEADER, Status};
-use pelton::http::{Exchange, HttpLimits, KEY_SIZE_MAX, Refusal, Request, Route, Step};
+use pelton::http::{
+    BatchLimits, Exchange, HttpLimits, KEY_SIZE_MAX, Refusal, Request, Route, Step,
+};
 
 const HEADERS_COUNT_MAX: u16 = 64;
 
@@ -15,6 +17,8 @@ pub const LIMITS: HttpLimits = HttpLimits {
     target_size_max: 1 << 20,
     key_size_max: 512,
     body_size_max: 1 << 20,
+    batch: BatchLimits { keys_max: 4, body_size_max: 64 },
+    writes: None,
 };
 
 /// A head as `httparse` understands it.
@@ -193,6 +197,7 @@ fn agrees(request: &Request<'_>, foreign: &Foreign<'_>) -> bool {
     let route = match request.route {
         Route::Health => served && path == "/healthz",
         Route::Refused(_) => true,
+        Route::Write | Route::Batch => false,
         Route::Lookup { key } => {
             let mut scratch = [0; KEY_SIZE_MAX];
             let size = key.copy_to(&mut scratch);
@@ -251,6 +256,11 @@ pub fn compare(input: &[u8]) -> Result<(), String> {
                 return Err("we wait where httparse has a whole head".to_owned());
             }
         }
+        (Step::Write { .. } | Step::Body { .. }, _) => {
+            return Err("nobody may write here".to_owned());
+        }
+        (Step::Batch { .. }, Some(foreign)) if foreign.method == "POST" => {}
+        (Step::Batch { .. }, _) => return Err("that is no batch".to_owned()),
         (Step::Refused(_) | Step::Partial { .. }, None) => {}
     }
     Ok(())

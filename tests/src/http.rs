@@ -59,7 +59,24 @@ impl Client {
     /// # Errors
     /// The socket's, `UnexpectedEof` in the middle of a reply, `InvalidData` if it is malformed.
     pub fn receive(&mut self, is_head: bool) -> io::Result<Reply> {
-        let malformed = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let mut reply = self.head()?;
+        let length = reply.header("Content-Length").map(str::parse::<usize>);
+        match length {
+            _ if is_head || matches!(reply.status, 100..=199 | 204 | 304) => {}
+            Some(Ok(length)) => {
+                reply.body = vec![0; length];
+                self.stream.read_exact(&mut reply.body)?;
+            }
+            None if reply.header("Transfer-Encoding") == Some("chunked") => {
+                reply.body = self.chunks()?;
+            }
+            Some(Err(_)) | None => return Err(malformed("a reply without a length")),
+        }
+        Ok(reply)
+    }
+
+    /// Reads the head of a reply.
+    fn head(&mut self) -> io::Result<Reply> {
         let line = self.line()?;
         let status = line
             .strip_prefix("HTTP/1.1 ")
@@ -74,17 +91,35 @@ impl Client {
             let (name, value) = line.split_once(": ").ok_or_else(|| malformed(&line))?;
             headers.push((name.to_owned(), value.to_owned()));
         }
-        let mut reply = Reply { status, headers, body: Vec::new() };
-        let length = reply.header("Content-Length").map(str::parse::<usize>);
-        match length {
-            _ if is_head || status == 304 => {}
-            Some(Ok(length)) => {
-                reply.body = vec![0; length];
-                self.stream.read_exact(&mut reply.body)?;
-            }
-            Some(Err(_)) | None => return Err(malformed("a reply without a length")),
-        }
+        Ok(Reply { status, headers, body: Vec::new() })
+    }
+
+    /// Reads one reply that ends with the connection.
+    ///
+    /// # Errors
+    /// The socket's, and `InvalidData` if the head is malformed.
+    pub fn receive_to_end(&mut self) -> io::Result<Reply> {
+        let mut reply = self.head()?;
+        self.stream.read_to_end(&mut reply.body)?;
         Ok(reply)
+    }
+
+    /// A chunked body.
+    fn chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line()?;
+            let size = usize::from_str_radix(&line, 16).map_err(|_| malformed(&line))?;
+            let start = body.len();
+            body.resize(start + size, 0);
+            self.stream.read_exact(&mut body[start..])?;
+            let end = self.line()?;
+            match (end.is_empty(), size) {
+                (true, 0) => return Ok(body),
+                (true, _) => {}
+                (false, _) => return Err(malformed(&end)),
+            }
+        }
     }
 
     /// A GET and its reply.
@@ -126,4 +161,8 @@ impl Client {
             None => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }

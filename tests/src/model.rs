@@ -1,28 +1,64 @@
-//! What the origin holds, and so what clients are owed: keys, and the values they had over time.
+//! What the origin holds, and so what clients are owed: keys, and what they were over time.
 //!
-//! Everything follows from a seed. A value's bytes depend on its key and version, so a body that
-//! belongs to another key, an older version or another place of the same value is recognised by
-//! any eight of its bytes. The origin answers from here, and the clients check against it.
+//! Everything follows from a seed. A value's bytes depend on its key and its *edition*, a number
+//! that no other value of the key has, so a body that belongs to another key, another edition or
+//! another place of the same value is recognised by any eight of its bytes. An edition is made
+//! before anybody knows whether the origin will ever hold it. What it has held, in order, are the
+//! *versions* of a key: editions and absences. The origin answers from here, and the clients check
+//! against it: a reply has a version that was there, and none older than its *floor*, which rises
+//! with each write that was acknowledged, each version that somebody was shown, and each purge.
+//! `writes` is what clients write, and what became of it.
+
+mod writes;
+
+pub use writes::{Change, Condition, Fate, Held, WriteId};
 
 use crate::prng::{Prng, mix};
 use shard_cache::time::Instant;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
+use writes::Writes;
 
 /// A key, by number.
 pub type KeyNumber = u32;
 
-/// What the origin says to a key, always.
+/// A value of a key, by number.
+pub type Edition = usize;
+
+/// A place in a key's history, from 0.
+pub type Version = usize;
+
+/// What the origin says to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nature {
-    /// It has a value.
-    Present,
+pub enum Content {
+    /// It has this value.
+    Value(Edition),
     /// There is no such key.
     Absent,
-    /// It fails.
-    Failing,
     /// The value is larger than a server may take.
     TooLarge,
+    /// It fails, always.
+    Failing,
+}
+
+/// Why a version came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The origin has changed by itself: nobody tells the server.
+    Itself,
+    /// A client has written, and the server knows when it is done.
+    Write,
+    /// A client has written, and the server had given up on it: it is told later.
+    LateWrite,
+}
+
+/// What a key was from some time on.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    content: Content,
+    since: Instant,
+    cause: Cause,
 }
 
 /// How long values are fresh, as the origin says it.
@@ -37,11 +73,14 @@ pub enum Ages {
 /// The origin's data.
 #[derive(Debug)]
 pub struct Model {
+    /// What was shown somewhere is known everywhere.
+    pub is_strict: bool,
     seed: u64,
     value_size_max: usize,
     large_share: u64,
     ages: Ages,
     keys: Vec<Key>,
+    writes: Writes,
 }
 
 /// A key and what happened to its value.
@@ -50,12 +89,14 @@ struct Key {
     bytes: Box<[u8]>,
     /// A target that asks for it, with no more escapes than it takes.
     target: Box<[u8]>,
-    /// When each version but the newest was replaced.
-    replaced: Vec<Instant>,
+    /// All versions.
+    history: Vec<State>,
+    /// Editions made so far.
+    editions_count: Edition,
     /// From when on no older version than this may be served.
-    forgotten: Vec<(Instant, usize)>,
-    /// ETags that clients have met, by version.
-    etags: BTreeMap<usize, Tag>,
+    floors: Vec<(Instant, Version)>,
+    /// ETags that clients have met, by edition.
+    etags: BTreeMap<Edition, Tag>,
 }
 
 /// An ETag without its quotes: 16 hex digits.
@@ -72,7 +113,9 @@ impl Model {
         large_share: u64,
         ages: Ages,
     ) -> Self {
-        let mut model = Self { seed, value_size_max, large_share, ages, keys: Vec::new() };
+        let (keys, writes) = (Vec::new(), Writes::default());
+        let is_strict = false;
+        let mut model = Self { is_strict, seed, value_size_max, large_share, ages, keys, writes };
         for key in 0..keys_count {
             let bytes = model.draw_key(key).into_boxed_slice();
             let mut target = b"/lookup/".to_vec();
@@ -83,9 +126,16 @@ impl Model {
                     escape(&mut target, *byte, UPPER);
                 }
             }
-            let (target, etags) = (target.into_boxed_slice(), BTreeMap::new());
-            let (replaced, forgotten) = (Vec::new(), Vec::new());
-            model.keys.push(Key { bytes, target, replaced, forgotten, etags });
+            let content = model.draw_content(key);
+            let first = State { content, since: Instant::ZERO, cause: Cause::Itself };
+            model.keys.push(Key {
+                bytes,
+                target: target.into_boxed_slice(),
+                history: vec![first],
+                editions_count: 1,
+                floors: Vec::new(),
+                etags: BTreeMap::new(),
+            });
         }
         model
     }
@@ -97,7 +147,7 @@ impl Model {
     }
 
     fn draw(&self, key: KeyNumber, what: u64) -> u64 {
-        mix(self.seed ^ mix(u64::from(key) << 8 | what))
+        mix(self.seed ^ mix(u64::from(key) << 32 | what))
     }
 
     /// At most 512 bytes. Some keys hold bytes that must be escaped, some are long.
@@ -143,67 +193,119 @@ impl Model {
         }
     }
 
-    /// What the origin says to the key.
-    #[must_use]
-    pub fn nature(&self, key: KeyNumber) -> Nature {
+    /// What the key is at first.
+    fn draw_content(&self, key: KeyNumber) -> Content {
         match self.draw(key, 1) % 16 {
-            0 | 1 => Nature::Absent,
-            2 => Nature::Failing,
-            3 => Nature::TooLarge,
-            _ => Nature::Present,
+            0 | 1 => Content::Absent,
+            2 => Content::Failing,
+            3 => Content::TooLarge,
+            _ => Content::Value(0),
         }
     }
 
-    /// The key's content type.
+    /// What the key is now.
     #[must_use]
-    pub fn content_type(&self, key: KeyNumber) -> &'static str {
-        ["application/json", "text/plain; charset=utf-8", "image/png"]
-            [usize::try_from(self.draw(key, 2) % 3).expect("it is below 3")]
+    pub fn content(&self, key: KeyNumber) -> Content {
+        self.at(key, self.newest(key))
     }
 
-    /// The newest version of the key's value; versions are numbered from 0.
+    /// What a version of the key was.
     #[must_use]
-    pub fn newest(&self, key: KeyNumber) -> usize {
-        self.keys[key as usize].replaced.len()
+    pub fn at(&self, key: KeyNumber, version: Version) -> Content {
+        self.keys[key as usize].history[version].content
     }
 
-    /// Replaces the key's value, if values change at all.
+    /// The content type of a value.
+    #[must_use]
+    pub fn content_type(&self, key: KeyNumber, edition: Edition) -> &'static str {
+        let draw = self.draw(key, 2) % 3 + (self.base(key, edition) >> 60) % 2;
+        CONTENT_TYPES[usize::try_from(draw % 3).expect("it is below 3")]
+    }
+
+    /// The newest version of the key.
+    #[must_use]
+    pub fn newest(&self, key: KeyNumber) -> Version {
+        self.keys[key as usize].history.len() - 1
+    }
+
+    /// A value of the key that nobody has seen yet.
+    pub fn make_edition(&mut self, key: KeyNumber) -> Edition {
+        let count = &mut self.keys[key as usize].editions_count;
+        *count += 1;
+        *count - 1
+    }
+
+    /// The key is something else from now on. Returns the version.
+    pub fn change(
+        &mut self,
+        key: KeyNumber,
+        content: Content,
+        cause: Cause,
+        now: Instant,
+    ) -> Version {
+        self.keys[key as usize].history.push(State { content, since: now, cause });
+        self.newest(key)
+    }
+
+    /// Lets the origin change the key by itself, if keys change at all: its value, or whether it
+    /// has one.
     pub fn replace(&mut self, key: KeyNumber, now: Instant) {
-        if self.ages != Ages::Never {
-            self.keys[key as usize].replaced.push(now);
-        }
+        let content = match self.content(key) {
+            _ if self.ages == Ages::Never => return,
+            Content::TooLarge | Content::Failing => return,
+            Content::Value(edition) if edition % 8 == 5 => Content::Absent,
+            Content::Value(_) | Content::Absent => Content::Value(self.make_edition(key)),
+        };
+        self.change(key, content, Cause::Itself, now);
     }
 
     /// No reply to a request of later than now may have a version before this one.
-    pub fn forget_before(&mut self, key: KeyNumber, version: usize, now: Instant) {
-        let forgotten = &mut self.keys[key as usize].forgotten;
-        if forgotten.last().is_none_or(|(_, last)| *last < version) {
-            forgotten.push((now, version));
+    pub fn forget_before(&mut self, key: KeyNumber, version: Version, now: Instant) {
+        let floors = &mut self.keys[key as usize].floors;
+        if floors.last().is_none_or(|(_, last)| *last < version) {
+            floors.push((now, version));
         }
     }
 
-    /// Whether a reply to a request of `asked` may still have this version.
-    #[must_use]
-    pub fn may_serve(&self, key: KeyNumber, version: usize, asked: Instant) -> bool {
-        version >= self.oldest(key, asked)
+    /// Somebody was shown this version, or a later one: nobody who asks from now on may be shown
+    /// what a write that he knows of had replaced.
+    ///
+    /// What the origin becomes by itself, or after the server has given up on it, may be fetched
+    /// before the answer to a write that came first, and be replaced by what that has left. Where
+    /// nobody writes (`is_strict`), nobody is shown the older of two.
+    pub fn show(&mut self, key: KeyNumber, version: Version, now: Instant) {
+        let history = &self.keys[key as usize].history[..=version];
+        if self.is_strict {
+            self.forget_before(key, version, now);
+        } else if let Some(version) = history.iter().rposition(|state| state.cause == Cause::Write)
+        {
+            self.forget_before(key, version, now);
+        }
     }
 
-    /// The oldest version that a reply to a request of `asked` may still have.
+    /// Why a version of the key came to be.
     #[must_use]
-    pub fn oldest(&self, key: KeyNumber, asked: Instant) -> usize {
-        let Key { replaced, forgotten, .. } = &self.keys[key as usize];
+    pub fn cause(&self, key: KeyNumber, version: Version) -> Cause {
+        self.keys[key as usize].history[version].cause
+    }
+
+    /// The versions that a reply to a request of `asked` may have.
+    #[must_use]
+    pub fn allowed(&self, key: KeyNumber, asked: Instant) -> RangeInclusive<Version> {
+        let Key { history, floors, .. } = &self.keys[key as usize];
         let aged = match self.ages {
             Ages::Never => 0,
-            Ages::Within(age) => replaced.partition_point(|at| *at + age < asked),
+            Ages::Within(age) => history[1..].partition_point(|state| state.since + age < asked),
         };
-        let before = forgotten.partition_point(|(at, _)| *at < asked);
-        forgotten[..before].last().map_or(aged, |(_, version)| aged.max(*version))
+        let before = floors.partition_point(|(at, _)| *at < asked);
+        let floor = floors[..before].last().map_or(0, |(_, version)| *version);
+        aged.max(floor)..=history.len() - 1
     }
 
-    /// Bytes of a version of the key's value: none, few, some, or as many as there may be.
+    /// Bytes of a value of the key: none, few, some, or as many as there may be.
     #[must_use]
-    pub fn value_size(&self, key: KeyNumber, version: usize) -> usize {
-        let draw = self.draw(key, 3 + version as u64 * 2);
+    pub fn value_size(&self, key: KeyNumber, edition: Edition) -> usize {
+        let draw = self.draw(key, 3 + edition as u64 * 2);
         let below = |bound: usize| Prng::new(draw).size(0, bound);
         if draw % 16 < self.large_share {
             return if draw % 32 < 16 { self.value_size_max } else { below(self.value_size_max) };
@@ -217,11 +319,11 @@ impl Model {
         size.min(self.value_size_max)
     }
 
-    /// A version of the key's value.
+    /// A value of the key.
     #[must_use]
-    pub fn value(&self, key: KeyNumber, version: usize) -> Box<[u8]> {
-        let size = self.value_size(key, version);
-        let base = self.base(key, version);
+    pub fn value(&self, key: KeyNumber, edition: Edition) -> Box<[u8]> {
+        let size = self.value_size(key, edition);
+        let base = self.base(key, edition);
         let mut value = vec![0; size.next_multiple_of(8)];
         for (index, bytes) in value.as_chunks_mut().0.iter_mut().enumerate() {
             *bytes = word(base, index).to_le_bytes();
@@ -230,10 +332,10 @@ impl Model {
         value.into_boxed_slice()
     }
 
-    /// Whether `bytes` lie at `offset` of this version of the key's value.
+    /// Whether `bytes` lie at `offset` of this value of the key.
     #[must_use]
-    pub fn agrees(&self, key: KeyNumber, version: usize, offset: usize, bytes: &[u8]) -> bool {
-        let base = self.base(key, version);
+    pub fn agrees(&self, key: KeyNumber, edition: Edition, offset: usize, bytes: &[u8]) -> bool {
+        let base = self.base(key, edition);
         let skip = offset % 8;
         let (first, rest) = bytes.split_at(bytes.len().min((8 - skip) % 8));
         let (words, last) = rest.as_chunks();
@@ -250,14 +352,25 @@ impl Model {
         word(base, index).to_le_bytes().starts_with(last)
     }
 
-    fn base(&self, key: KeyNumber, version: usize) -> u64 {
-        self.draw(key, 4 + version as u64 * 2)
+    fn base(&self, key: KeyNumber, edition: Edition) -> u64 {
+        self.draw(key, 4 + edition as u64 * 2)
     }
 
-    /// Remembers the ETag of a version; tells whether it fits what was seen before: one for each
-    /// version, and another for each.
-    pub fn learn_etag(&mut self, key: KeyNumber, version: usize, etag: Tag) -> bool {
-        *self.keys[key as usize].etags.entry(version).or_insert(etag) == etag
+    /// Whether both values have the same bytes and type.
+    #[must_use]
+    pub fn are_alike(&self, key: KeyNumber, one: Edition, other: Edition) -> bool {
+        self.content_type(key, one) == self.content_type(key, other)
+            && self.is_value(key, one, &self.value(key, other))
+    }
+
+    /// Whether the value is this.
+    fn is_value(&self, key: KeyNumber, edition: Edition, bytes: &[u8]) -> bool {
+        self.value_size(key, edition) == bytes.len() && self.agrees(key, edition, 0, bytes)
+    }
+
+    /// Remembers the ETag of a value; tells whether it fits what was seen before: one for each.
+    pub fn learn_etag(&mut self, key: KeyNumber, edition: Edition, etag: Tag) -> bool {
+        *self.keys[key as usize].etags.entry(edition).or_insert(etag) == etag
     }
 
     /// An ETag of the key that some client has met.
@@ -266,27 +379,25 @@ impl Model {
         let known = &self.keys[key as usize].etags;
         let newest = *known.last_key_value()?.0;
         // The newest that was met is the one that most clients would hold.
-        let version = if prng.coin() { newest } else { prng.size(0, newest) };
-        known.range(..=version).next_back().map(|(_, etag)| *etag)
+        let edition = if prng.coin() { newest } else { prng.size(0, newest) };
+        known.range(..=edition).next_back().map(|(_, etag)| *etag)
     }
 
-    /// Whether this ETag is that of a version from `oldest` on: of one that it was met with, or of
-    /// one with the same value.
+    /// Whether this may be the ETag of the value: one that it was met with, or that one with the
+    /// same bytes was met with, or one that nobody has met yet.
     #[must_use]
-    pub fn may_have(&self, key: KeyNumber, oldest: usize, etag: Tag) -> bool {
+    pub fn may_have(&self, key: KeyNumber, edition: Edition, etag: Tag) -> bool {
         let known = &self.keys[key as usize].etags;
-        if known.range(oldest..).any(|(_, known)| *known == etag) {
-            return true;
+        if let Some(known) = known.get(&edition) {
+            return *known == etag;
         }
-        let Some((first, _)) = known.iter().find(|(_, known)| **known == etag) else {
-            return false;
-        };
-        let value = self.value(key, *first);
-        (oldest..=self.newest(key)).any(|version| {
-            self.value_size(key, version) == value.len() && self.agrees(key, version, 0, &value)
-        })
+        let mut met = known.iter().filter(|(_, known)| **known == etag).peekable();
+        met.peek().is_none() || met.any(|(other, _)| self.are_alike(key, *other, edition))
     }
 }
+
+/// What values may be.
+const CONTENT_TYPES: [&str; 3] = ["application/json", "text/plain; charset=utf-8", "image/png"];
 
 /// Eight bytes of a value.
 const fn word(base: u64, index: usize) -> u64 {
@@ -315,14 +426,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_found_again_and_natures_and_sizes_are_mixed() {
+    fn keys_are_found_again_and_contents_and_sizes_are_mixed() {
         let model = model();
         for key in 0..200 {
             assert_eq!(model.find(model.key(key)), Some(key));
             assert!(model.key(key).len() <= 512);
         }
-        for nature in [Nature::Present, Nature::Absent, Nature::Failing, Nature::TooLarge] {
-            assert!((0..200).any(|key| model.nature(key) == nature), "{nature:?}");
+        for content in [Content::Value(0), Content::Absent, Content::Failing, Content::TooLarge] {
+            assert!((0..200).any(|key| model.content(key) == content), "{content:?}");
         }
         for size in [0, 1, 10_000] {
             assert!((0..200).any(|key| model.value_size(key, 0) == size), "{size}");
@@ -340,14 +451,35 @@ mod tests {
         assert!(!model.agrees(long + 1, 0, 3, &value[3..99]));
     }
 
+    const fn at(ms: u64) -> Instant {
+        Instant::from_ns(ms * 1_000_000)
+    }
+
+    /// A key that has a value.
+    fn present(model: &Model) -> KeyNumber {
+        (0..200).find(|key| model.content(*key) == Content::Value(0)).unwrap()
+    }
+
     #[test]
     fn a_replaced_version_may_be_served_for_a_while() {
         let mut model = model();
-        let at = |ms: u64| Instant::from_ns(ms * 1_000_000);
-        model.replace(7, at(500));
-        assert_eq!(model.newest(7), 1);
-        assert!(model.may_serve(7, 0, at(1500)));
-        assert!(!model.may_serve(7, 0, at(1501)));
-        assert!(model.may_serve(7, 1, at(9999)));
+        let key = present(&model);
+        model.replace(key, at(500));
+        assert_eq!(model.allowed(key, at(1500)), 0..=1);
+        assert_eq!(model.allowed(key, at(1501)), 1..=1);
+    }
+
+    #[test]
+    fn what_was_shown_of_a_write_is_never_unseen_and_of_a_change_that_nobody_tells_it_is() {
+        let mut model = model();
+        let key = present(&model);
+        model.change(key, Content::Absent, Cause::Write, at(100));
+        assert_eq!(model.allowed(key, at(200)), 0..=1);
+        model.change(key, Content::Value(7), Cause::Itself, at(110));
+        model.show(key, 2, at(120));
+        assert_eq!(model.allowed(key, at(120)), 0..=2);
+        assert_eq!(model.allowed(key, at(121)), 1..=2);
+        model.forget_before(key, 2, at(130));
+        assert_eq!(model.allowed(key, at(131)), 2..=2);
     }
 }

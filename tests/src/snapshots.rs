@@ -169,6 +169,7 @@ impl World {
             owner_hash: self.settings.owner_hash,
             rate: None,
             control: &self.control,
+            audit: None,
             is_last: false,
         });
         (done, store.operations)

@@ -3,7 +3,7 @@
 
 #![expect(clippy::tests_outside_test_module, reason = "the whole file is a test")]
 
-use pelton::http::{Connection, Exchange, HttpLimits, Phase, Refusal, Step};
+use pelton::http::{BatchLimits, Connection, Exchange, HttpLimits, Phase, Refusal, Step};
 use pelton_tests::meaning::{Event, feed};
 use pelton_tests::reference;
 use pelton_tests::smuggling::corpus;
@@ -15,6 +15,8 @@ const LIMITS: HttpLimits = HttpLimits {
     target_size_max: 128,
     key_size_max: 16,
     body_size_max: 64,
+    batch: BatchLimits { keys_max: 4, body_size_max: 64 },
+    writes: None,
 };
 
 const KEPT: Connection = Connection::Persistent;
@@ -50,7 +52,8 @@ fn chunks(body: &str) -> String {
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn accepted() -> Vec<(&'static str, Vec<u8>, Vec<Event>)> {
     use Refusal::{
-        BadEscape, ExpectationFailed, KeyTooLong, MethodNotAllowed, MethodUnknown, NotFound,
+        BadEscape, ExpectationFailed, KeyTooLong, MethodNotAllowed, MethodNotAllowedOfBatch,
+        MethodUnknown, NotFound,
     };
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
     let method = |method: &str| format!("{method} /lookup/42 HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -99,7 +102,7 @@ fn accepted() -> Vec<(&'static str, Vec<u8>, Vec<Event>)> {
         ("key too long", get("/lookup/0123456789abcdefg"), vec![answered(KeyTooLong)]),
         ("no key", get("/lookup/"), vec![answered(NotFound)]),
         ("no key but a query", get("/lookup/?a"), vec![answered(NotFound)]),
-        ("no slash", get("/lookup"), vec![answered(NotFound)]),
+        ("no slash", get("/lookup"), vec![answered(MethodNotAllowedOfBatch)]),
         ("another path", get("/"), vec![answered(NotFound)]),
         ("paths are not decoded", get("/%6cookup/42"), vec![answered(NotFound)]),
         ("paths are case-sensitive", get("/Lookup/42"), vec![answered(NotFound)]),

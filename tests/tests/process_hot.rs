@@ -90,7 +90,7 @@ fn the_hot_keys_of_a_skewed_load_are_named_with_their_shares_and_owners() {
     let fixture = store();
     let [high, low] = HASH_KEY;
     let hash_key = format!(r#"cache.hash_key="{high:016x}{low:016x}""#);
-    let server = Process::start(&fixture.store(), &[&hash_key]);
+    let server = Process::start(&fixture.store(), &[&hash_key, "cache.replica_share=0%"]);
     let hot = [key_of(1), key_of(0)];
     load(&server, hot);
 

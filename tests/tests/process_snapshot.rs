@@ -69,6 +69,23 @@ fn a_server_that_is_killed_comes_back_with_its_last_snapshot_whenever_that_happe
     }
 }
 
+#[test]
+fn what_was_written_after_a_snapshot_is_read_after_a_kill_as_it_was_written() {
+    let fixture = Fixture::numbered(COUNT);
+    let folder = fixture.path("snapshots");
+    let server = start(&fixture, &folder, &["snapshot.interval=1s"]);
+    read_all(&server);
+    while server.metric("pelton_snapshot_written_entries", "") < COUNT as u64 {}
+    assert_eq!(end(server, Signal::SIGKILL), None);
+    assert!(fixture.import("{\"key\":\"k3\",\"value\":\"new\"}\n").status.success());
+    let server = start(&fixture, &folder, &[]);
+    while restored(&server) < COUNT as u64 - 1 {}
+    let dropped = "pelton_snapshot_entries_dropped_total";
+    assert_eq!(server.metric(dropped, r#"reason="outdated""#), 1);
+    let mut client = Client::new(server.connect());
+    assert_eq!(client.get("/lookup/k3").text(), r#""new""#);
+}
+
 /// A store of some 6 MiB, which takes seconds to write or to read at [`SLOW`].
 fn large() -> Fixture {
     Fixture::of(LARGE_COUNT, |_| format!(r#""{}""#, "x".repeat(6_000)))

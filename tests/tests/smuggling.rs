@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 #![expect(clippy::tests_outside_test_module, reason = "an integration test")]
 
-use pelton::http::{Connection, Exchange, HttpLimits, KEY_SIZE_MAX, RawKey, Route, Step};
+use pelton::http::{
+    BatchLimits, Connection, Exchange, HttpLimits, KEY_SIZE_MAX, RawKey, Route, Step,
+};
 use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::Client;
 use pelton_tests::process::Process;
@@ -19,6 +21,8 @@ const LIMITS: HttpLimits = HttpLimits {
     target_size_max: 8_192,
     key_size_max: 512,
     body_size_max: 1 << 20,
+    batch: BatchLimits { keys_max: 4, body_size_max: 64 },
+    writes: None,
 };
 
 fn is_hidden(key: RawKey<'_>) -> bool {
@@ -38,6 +42,9 @@ fn answers(parts: [&[u8]; 2]) -> String {
                     held.drain(..consumed);
                     break;
                 }
+                Step::Write { .. } | Step::Batch { .. } | Step::Body { .. } => {
+                    unreachable!("nobody may write")
+                }
                 Step::Refused(refusal) => {
                     answers.push(refusal.status()[..3].to_owned());
                     (0, true)
@@ -47,6 +54,7 @@ fn answers(parts: [&[u8]; 2]) -> String {
                         Route::Lookup { key } if is_hidden(key) => "hidden".to_owned(),
                         Route::Lookup { .. } | Route::Health => "200".to_owned(),
                         Route::Refused(refusal) => refusal.status()[..3].to_owned(),
+                        Route::Write | Route::Batch => unreachable!("nobody may"),
                     });
                     (consumed, request.connection(false) == Connection::Close)
                 }

@@ -17,7 +17,7 @@ const WORLDS: &[(u64, usize)] =
 const CUTS: &[usize] = &[usize::MAX, 1];
 
 /// Scripts that play on one stage alone; a new one is counted here on purpose.
-const ONLY_SIMULATOR: usize = 18;
+const ONLY_SIMULATOR: usize = 25;
 
 fn scripts() -> Vec<Script> {
     let wanted = std::env::var("WIRE").unwrap_or_default();
@@ -52,6 +52,17 @@ fn the_simulated_world_plays_every_script() {
         }
     }
     report(&failures);
+}
+
+#[test]
+fn batches_need_room_for_one_reply_alone() {
+    for script in scripts().iter().filter(|script| script.name.starts_with('g')) {
+        let mut stage = SimulatorStage::with_limits(script, 1, Pieces(7), 2, |limits| {
+            limits.replies_per_connection_max = 1;
+            limits.requests_per_connection_turn_max = 1;
+        });
+        play(script, &mut stage).unwrap_or_else(|error| panic!("{error}"));
+    }
 }
 
 #[test]

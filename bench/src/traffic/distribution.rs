@@ -109,6 +109,12 @@ impl Sampler {
     }
 }
 
+/// The share of the requests for `count` keys that goes to the `hottest` of them.
+pub(crate) fn mass(count: u32, exponent: f64, hottest: u32) -> f64 {
+    let upto = cumulative(count, exponent);
+    hottest.min(count).checked_sub(1).map_or(0.0, |last| upto[last as usize])
+}
+
 fn cumulative(count: u32, exponent: f64) -> Vec<f64> {
     let mut sum = 0.0;
     let mut upto: Vec<f64> = (1..=count)

@@ -7,7 +7,7 @@ mod records;
 mod requests;
 mod verify;
 
-pub(crate) use distribution::{Distribution, Sampler};
+pub(crate) use distribution::{Distribution, Sampler, mass};
 pub(crate) use mix::{Kind, Mix};
 pub(crate) use random::Random;
 pub(crate) use records::{Records, write_generated};

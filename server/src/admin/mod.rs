@@ -8,11 +8,9 @@ mod hot;
 mod metrics;
 mod purge;
 mod stats;
-mod token;
 
 pub use hot::{HotKey, HotReport, TOP_MAX};
 pub use purge::Purger;
-pub use token::Token;
 
 use crate::histograms::Histograms;
 use crate::hot::Window;

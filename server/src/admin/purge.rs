@@ -1,8 +1,9 @@
 //! `POST /purge`: drops what the caches hold of a key, a prefix, a group of keys, or of all, or
 //! makes it stale; answered when it is in force in every shard. The origin is left alone.
 
-use super::{Admin, Token};
+use super::Admin;
 use crate::mesh::{Key, Named, PurgeOrder, PurgeRequest, Purged};
+use crate::token::Token;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -103,6 +104,11 @@ pub(super) async fn purge(
     }
 }
 
+/// Whether a request with these headers bears the token.
+fn is_borne(token: &Token, headers: &HeaderMap) -> bool {
+    headers.get(header::AUTHORIZATION).is_some_and(|value| token.is_in(value.as_bytes()))
+}
+
 /// The answer to whoever may not change anything.
 fn refuse_stranger(admin: &Admin, headers: &HeaderMap) -> Option<Response> {
     match &admin.purger.token {
@@ -113,7 +119,7 @@ fn refuse_stranger(admin: &Admin, headers: &HeaderMap) -> Option<Response> {
             });
             Some(answer(StatusCode::FORBIDDEN, &body))
         }
-        Some(token) if !token.is_borne_by(headers) => {
+        Some(token) if !is_borne(token, headers) => {
             let body = json!({
                 "error": "the token is missing or wrong",
                 "hint": "send Authorization: Bearer and what admin.token_file holds",

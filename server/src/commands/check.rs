@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::error::Exit;
 use crate::host::{self, Facts, Finding, Granted, Severity, steering};
 use crate::server::Ports;
+use crate::token::Token;
 use std::io::{self, Write};
 
 /// Writes a table of findings and how to fix what is wrong. Ends with [`Exit::Findings`] if
@@ -12,6 +13,7 @@ pub(super) fn run(config: &Config, out: &mut dyn Write) -> Exit {
     let facts = Facts::gather(host::PROBE);
     let mut findings = facts.findings();
     findings.push(bounds(&facts, config));
+    findings.push(token(config));
     if let Ok(granted) = host::grant_on(&facts, config) {
         findings.push(ports(&granted, config));
         findings.extend(steering::findings(config, &granted.cores));
@@ -41,6 +43,22 @@ fn bounds(facts: &Facts, config: &Config) -> Finding {
         condition: "configuration",
         required: "cores, memory and open files for it".into(),
         current,
+        severity: Severity::Fatal,
+        fix,
+    }
+}
+
+/// Whether there is a token for those who need one.
+fn token(config: &Config) -> Finding {
+    let (current, fix) = match Token::of(config) {
+        Ok(Some(_)) => ("there is one", None),
+        Ok(None) => ("off: nobody may purge or write", None),
+        Err(error) => ("not to be had", Some(error.to_string())),
+    };
+    Finding {
+        condition: "token",
+        required: "one, where http.writes is true".into(),
+        current: current.into(),
         severity: Severity::Fatal,
         fix,
     }
@@ -109,6 +127,16 @@ mod tests {
         let config = Config::parse("test", "", &["cache.memory=900TiB".into()]).unwrap();
         let mut out = Vec::new();
         assert_eq!(run(&config, &mut out), Exit::Findings);
+    }
+
+    #[test]
+    fn writes_without_a_token_are_fatal() {
+        let sets = ["http.writes=true".into(), "cache.memory=64MiB".into()];
+        let config = Config::parse("test", "", &sets).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(run(&config, &mut out), Exit::Findings);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("FIX token: ") && text.contains("admin.token_file"), "{text}");
     }
 
     #[test]

@@ -49,9 +49,10 @@ fn embedded(config: &Config) -> MakeOrigin {
     let value_size_max = super::bytes(config.cache.value_size_max);
     Box::new(move |limits: &Limits| {
         let store = Store::open(&options)?;
-        let questions_max = limits.flights_max as usize * usize::from(limits.shards);
+        let reads_max = limits.flights_max as usize * usize::from(limits.shards);
+        let writes_max = limits.writes_count_max();
         let room = Room::new(limits.fetched_size_max);
-        let origin = Embedded::start(store, questions_max, value_size_max, room)?;
+        let origin = Embedded::start(store, reads_max, writes_max, value_size_max, room)?;
         Ok(Box::new(origin) as Box<dyn Origin>)
     })
 }

@@ -48,6 +48,18 @@ pub enum Memory {
     Percent(u8),
 }
 
+/// A share in tenths of a percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share(u16);
+
+impl Share {
+    /// In tenths of a percent.
+    #[must_use]
+    pub const fn permille(self) -> u16 {
+        self.0
+    }
+}
+
 /// What `auto` means for [`Memory`], in percent: leaves room for everything else on the host.
 const MEMORY_AUTO_PERCENT: u8 = 25;
 
@@ -81,6 +93,8 @@ pub enum Kind {
     Cpus,
     /// A [`Memory`].
     Memory,
+    /// Tenths of a percent.
+    Share(u16, u16),
     /// 128 bits in hex digits, or `random`.
     HashKey,
 }
@@ -100,6 +114,7 @@ pub(crate) enum Value {
     AddressOrOff(Option<SocketAddr>),
     Cpus(Option<Vec<u16>>),
     Memory(Memory),
+    Share(Share),
     HashKey(Option<[u64; 2]>),
 }
 
@@ -151,6 +166,12 @@ impl Kind {
                 cpus(text).map(|cpus| Value::Cpus(Some(cpus))).ok_or_else(|| no("a list of CPUs"))
             }
             Self::Memory => memory(text).map(Value::Memory),
+            Self::Share(min, max) => {
+                let share = unit::permille(text).ok_or_else(|| no("a share"))?;
+                let show = |share| unit::permille_text(u16::try_from(share).unwrap_or(u16::MAX));
+                within(share.into(), min.into(), max.into(), show)
+                    .map(|_| Value::Share(Share(share)))
+            }
             Self::HashKey if text == "random" => Ok(Value::HashKey(None)),
             Self::HashKey => hash_key(text)
                 .map(|key| Value::HashKey(Some(key)))
@@ -171,7 +192,10 @@ impl Kind {
             bounded(min, max).map(|count| Value::CountOrAuto(Some(count)))
         } else if matches!(self, Self::Cpus) {
             self.read_text(&number.to_string())
-        } else if matches!(self, Self::Size(..) | Self::Duration(..) | Self::Memory) {
+        } else if matches!(
+            self,
+            Self::Size(..) | Self::Duration(..) | Self::Memory | Self::Share(..)
+        ) {
             Err(format!("{number} has no unit"))
         } else {
             Err("a number does not belong here".into())
@@ -211,6 +235,11 @@ impl Kind {
             Self::Memory => {
                 "\"auto\" (25%), a share such as \"5%\", or a size such as \"256MiB\"".into()
             }
+            Self::Share(min, max) => format!(
+                "a share from \"{}\" to \"{}\"",
+                unit::permille_text(min),
+                unit::permille_text(max)
+            ),
             Self::HashKey => "\"random\" or 32 hex digits".into(),
         }
     }
@@ -242,6 +271,7 @@ impl Value {
             ),
             Self::Memory(Memory::Bytes(bytes)) => json!(unit::size_text(*bytes)),
             Self::Memory(Memory::Percent(percent)) => json!(format!("{percent}%")),
+            Self::Share(share) => json!(unit::permille_text(share.0)),
             Self::HashKey(key) => json!(if key.is_some() { "set, not shown" } else { "random" }),
         }
     }
@@ -398,6 +428,9 @@ mod tests {
         assert_eq!(text(Kind::Memory, "64MiB"), Ok(Value::Memory(Memory::Bytes(64 << 20))));
         assert!(text(Kind::Memory, "100%").is_err());
         assert!(text(Kind::Memory, "lots").is_err());
+        assert_eq!(text(Kind::Share(0, 500), "0.5%"), Ok(Value::Share(Share(5))));
+        assert!(text(Kind::Share(0, 500), "50.1%").is_err());
+        assert!(text(Kind::Share(0, 500), "much").is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod source;
 mod unit;
 
 pub use address::Address;
-pub use kind::{Kind, Memory};
+pub use kind::{Kind, Memory, Share};
 pub use problem::ConfigError;
 pub use reference::{listing, markdown};
 
@@ -120,6 +120,9 @@ parameters! {
         head_size_max: u64, Size(1024, 16_384), r#""8KiB""#, "Largest request head; larger ones are answered 431, or 414 for the target alone.";
         key_size_max: u32, Count(1, 512), "512", "Longest key in bytes, percent-decoded; longer ones are answered 414.";
         body_size_max: u64, Size(0, 1 << 30), r#""1MiB""#, "Largest request body; larger ones are answered 413.";
+        batch_keys_max: u32, Count(1, 1024), "128", "Most keys of a batch (`POST /lookup`); more are answered 413.";
+        batch_bytes_max: u64, Size(1024, 1 << 30), r#""4MiB""#, "Most bytes of values in the reply to a batch; the items of further ones are 413.";
+        writes: bool, Flag, "false", "Whether PUT and DELETE on `/lookup/{key}` write through to the origin. They need the token of `admin.token_file`.";
         cache_control: bool, Flag, "true", "Whether replies carry `Cache-Control`.";
         cache_status: bool, Flag, "true", "Whether replies carry `Cache-Status` (RFC 9211).";
         shard_header: bool, Flag, "false", "Whether replies carry `Shard: i/n`: the number of the shard, from 0, that has the connection, and how many there are.";
@@ -132,6 +135,7 @@ parameters! {
         stale_if_error: Duration, Duration(0, WEEK), r#""10m""#, "How long a value is served after its freshness while its origin fails.";
         negative_ttl: Duration, Duration(1, WEEK), r#""2s""#, "How long the absence of a key is remembered.";
         value_size_max: u64, Size(1, 16 << 20), r#""1MiB""#, "Largest value; larger ones are refused on import and answered 502.";
+        replica_share: Share, Share(0, 500), r#""2%""#, "Share of the cache for copies of keys that other shards own and this one reads often. At least 3 MiB a shard, but where that is more than a tenth of its cache; \"0%\": none.";
         hash_key: Option<[u64; 2]>, HashKey, r#""random""#, "Secret of the hash that spreads keys over shards. Set it only to repeat a run.";
     }
     /// The source of truth that is asked on a miss.
@@ -152,7 +156,7 @@ parameters! {
     /// The port for operators.
     admin: Admin {
         listen: Option<SocketAddr>, AddressOrOff, r#""127.0.0.1:9090""#, "Address of the admin port. It asks for no password to look: keep it private.";
-        token_file: Option<PathBuf>, PathOrOff, r#""off""#, "File with the bearer token of who may purge: one line, at least 16 bytes. `off`: nobody may.";
+        token_file: Option<PathBuf>, PathOrOff, r#""off""#, "File with the bearer token of who may purge and write: one line, at least 16 bytes. `off`: nobody may.";
     }
     /// What is written to standard error.
     log: Log {

@@ -38,6 +38,26 @@ pub(crate) fn percent(text: &str) -> Option<u8> {
     u8::try_from(number).ok().filter(|percent| unit == "%" && *percent <= 100)
 }
 
+/// Reads a share in tenths of a percent: `"2%"`, `"0.5%"`.
+pub(crate) fn permille(text: &str) -> Option<u16> {
+    let text = text.strip_suffix('%')?;
+    let (whole, tenth) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(tenth) || tenth.len() > 1 {
+        return None;
+    }
+    let permille = whole.parse::<u16>().ok()?.checked_mul(10)? + tenth.parse::<u16>().ok()?;
+    Some(permille).filter(|permille| *permille <= 1000)
+}
+
+/// Writes a share of so many tenths of a percent.
+pub(crate) fn permille_text(permille: u16) -> String {
+    match (permille / 10, permille % 10) {
+        (whole, 0) => format!("{whole}%"),
+        (whole, tenth) => format!("{whole}.{tenth}%"),
+    }
+}
+
 /// Writes a size of `bytes` in the largest binary unit that divides it.
 pub(crate) fn size_text(bytes: u64) -> String {
     whole(bytes, SIZE_UNITS, "B")
@@ -80,6 +100,8 @@ mod tests {
         assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(duration("2h"), Some(Duration::from_secs(7200)));
         assert_eq!(percent("5%"), Some(5));
+        assert_eq!(permille("5%"), Some(50));
+        assert_eq!(permille("0.5%"), Some(5));
     }
 
     #[test]
@@ -92,6 +114,9 @@ mod tests {
         }
         for text in ["101%", "5", "%", "5 %", "300%"] {
             assert_eq!(percent(text), None, "{text:?}");
+        }
+        for text in ["100.1%", "5", "%", "0.55%", ".5%", "5.%", "-1%", "99999%"] {
+            assert_eq!(permille(text), None, "{text:?}");
         }
     }
 
@@ -108,9 +133,14 @@ mod tests {
         }
 
         #[test]
+        fn a_share_written_reads_back(value in 0..=1000_u16) {
+            prop_assert_eq!(permille(&permille_text(value)), Some(value));
+        }
+
+        #[test]
         fn no_text_breaks_the_readers(text: String) {
-            let _: (Option<u64>, Option<Duration>, Option<u8>) =
-                (size(&text), duration(&text), percent(&text));
+            let _: (Option<u64>, Option<Duration>, Option<u8>, Option<u16>) =
+                (size(&text), duration(&text), percent(&text), permille(&text));
         }
     }
 }

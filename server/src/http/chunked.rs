@@ -1,4 +1,4 @@
-//! Skips a chunked body (RFC 9112 section 7.1), byte by byte but for the data.
+//! Takes a chunked body out of its chunks (RFC 9112 section 7.1), byte by byte but for the data.
 //!
 //! ```text
 //! 5 ;ext CR LF  hello CR LF  0 CR LF  Trailer: x CR LF  CR LF
@@ -11,6 +11,7 @@
 
 use super::refusal::Refusal;
 use super::scan;
+use std::ops::Range;
 
 /// Digits of a chunk size; more than any bound needs, few enough that leading zeros end.
 const SIZE_DIGITS_MAX: u8 = 16;
@@ -21,7 +22,7 @@ const EXTENSIONS_SIZE_MAX: u16 = 1024;
 /// Bytes of all trailer lines of a body.
 const TRAILERS_SIZE_MAX: u16 = 1024;
 
-/// How far a chunked body has been skipped.
+/// How far a chunked body has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chunked {
     part: Part,
@@ -50,13 +51,15 @@ enum Part {
     EndLf,
 }
 
-/// What a call skipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Skipped {
-    /// All of the input; the body goes on.
-    All,
-    /// So many bytes of the input; the body is over.
-    Last(usize),
+/// What a call took of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Where data lies in the input, in one piece.
+    pub(crate) data: Range<usize>,
+    /// Bytes of the input that are done with: the data, and framing around it.
+    pub(crate) consumed: usize,
+    /// The body is over.
+    pub(crate) is_last: bool,
 }
 
 impl Chunked {
@@ -72,19 +75,25 @@ impl Chunked {
         }
     }
 
-    /// Skips what of `input` belongs to the body.
-    pub(crate) fn skip(&mut self, input: &[u8]) -> Result<Skipped, Refusal> {
-        let mut at = 0;
+    /// Takes from `input` up to the second piece of data in it: all of it, or to the body's end.
+    pub(crate) fn take(&mut self, input: &[u8]) -> Result<Taken, Refusal> {
+        let (mut at, mut data) = (0, 0..0);
         while at < input.len() {
             if self.part == Part::Data {
-                at += self.skip_data(input.len() - at);
-            } else if self.step(input[at])? {
-                return Ok(Skipped::Last(at + 1));
+                if !data.is_empty() {
+                    break;
+                }
+                data = at..at + self.skip_data(input.len() - at);
+                at = data.end;
             } else {
+                let is_last = self.step(input[at])?;
                 at += 1;
+                if is_last {
+                    return Ok(Taken { data, consumed: at, is_last });
+                }
             }
         }
-        Ok(Skipped::All)
+        Ok(Taken { data, consumed: at, is_last: false })
     }
 
     /// Skips data, of which `available` bytes may have come; answers how many had.

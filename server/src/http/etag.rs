@@ -1,4 +1,4 @@
-//! Entity tags as text, and the tags of If-None-Match.
+//! Entity tags as text, and the tags of If-None-Match and If-Match.
 //!
 //! Ours are strong and look like `"00c0ffee00c0ffee"`: 16 lower-case hex digits. A tag of another
 //! form cannot be ours, so it is skipped where it is read.
@@ -84,6 +84,53 @@ impl EtagSet {
         }
     }
 
+    /// Adds the tags of one header value on which a write depends. Returns whether all of it was
+    /// understood and kept: a tag that is left out would let a write pass, or fail, that must not.
+    ///
+    /// Weak tags are ours where the comparison is weak, as for If-None-Match; for If-Match they
+    /// match nothing (RFC 9110 section 13.1.1).
+    pub(crate) fn read_whole(&mut self, value: &[u8], is_weak: bool) -> bool {
+        let was_empty = *self == Self::EMPTY;
+        if value == b"*" {
+            self.any = true;
+            return was_empty;
+        }
+        let mut rest = value;
+        let mut is_separated = !self.any;
+        loop {
+            rest = match rest {
+                [] => return !self.any,
+                [b' ' | b'\t', rest @ ..] => rest,
+                [b',', rest @ ..] => {
+                    is_separated = true;
+                    rest
+                }
+                _ if is_separated => {
+                    is_separated = false;
+                    let (counts, tag) = match rest {
+                        [b'W', b'/', b'"', tag @ ..] => (is_weak, tag),
+                        [b'"', tag @ ..] => (true, tag),
+                        _ => return false,
+                    };
+                    let Some(size) = tag.iter().position(|&byte| byte == b'"') else {
+                        return false;
+                    };
+                    // The parser of heads lets nothing else through that no tag has.
+                    if tag[..size].iter().any(|byte| matches!(byte, b' ' | b'\t')) {
+                        return false;
+                    }
+                    let ours = parse(&tag[..size]).filter(|_| counts);
+                    if ours.is_some() && usize::from(self.count) == TAGS_MAX {
+                        return false;
+                    }
+                    self.keep(ours);
+                    &tag[size + 1..]
+                }
+                _ => return false,
+            };
+        }
+    }
+
     fn keep(&mut self, tag: Option<Etag>) {
         let free = self.tags.get_mut(usize::from(self.count));
         if let (Some(tag), Some(free)) = (tag, free) {
@@ -150,6 +197,33 @@ mod tests {
         ] {
             assert!(!set(&[value]).matches(ONE), "{value}");
         }
+    }
+
+    #[test]
+    fn a_write_depends_on_all_tags_or_is_refused() {
+        let read = |value: &str, is_weak| {
+            let mut set = EtagSet::EMPTY;
+            set.read_whole(value.as_bytes(), is_weak).then(|| set.matches(ONE))
+        };
+        for (value, weak, strong) in [
+            ("*", true, true),
+            (r#""00c0ffee00c0ffee""#, true, true),
+            (r#""x,y" , "00c0ffee00c0ffee","#, true, true),
+            (r#"W/"00c0ffee00c0ffee""#, true, false),
+            (r#""x""#, false, false),
+            ("", false, false),
+        ] {
+            assert_eq!((read(value, true), read(value, false)), (Some(weak), Some(strong)));
+        }
+        let five = (1..=5).map(|bits| format!("\"{bits:016x}\"")).collect::<Vec<_>>().join(",");
+        for value in
+            ["x", r#""a b""#, r#""00c0ffee00c0ffee"#, r#""a" "b""#, r#"*, "a""#, "**", &five]
+        {
+            assert_eq!(read(value, true), None, "{value}");
+        }
+        let mut set = EtagSet::EMPTY;
+        assert!(set.read_whole(br#""00c0ffee00c0ffee""#, true) && !set.read_whole(b"*", true));
+        assert!(!set.read_whole(br#""a""#, true), "any and one");
     }
 
     #[test]

@@ -1,23 +1,27 @@
 //! The machine of one connection: bytes in, [`Step`]s out.
 //!
 //! The caller holds the bytes. It hands in all that it holds, drops as many as the step has
-//! consumed, and calls again until a step asks for more. A request that has a body is stepped out
-//! when its body has been skipped, and only requests that are refused may have one; so there is
-//! one answer to each request, in order, and nothing is read after it was answered.
+//! consumed, and calls again until a step asks for more. A request that is refused is stepped out
+//! when its body has been skipped; so there is one answer to each request, in order, and nothing is
+//! read after it was answered. A write or a batch is stepped out as it comes: its head, its body in
+//! pieces, and with the last piece the request.
 //!
 //! ```text
 //!  Idle -> Head -- end of head ---> Request --+-- the connection goes on --> Idle
 //!          |                        ^       |
 //!          +-- body -> Body -- end -+       +-- it was the last one -----> Over
+//!          |                        |
+//!          +-> Write -> pieces -----+
 //! ```
 //!
 //! A partial head is presented again when more has come. It is read again only once its new bytes
 //! hold an end, so that a client sending single bytes costs one look at each of them.
 
-use super::chunked::{Chunked, Skipped};
-use super::head::{self, Body, Stop};
+use super::chunked::{Chunked, Taken};
+use super::head::{self, Body, Head, Stop};
 use super::refusal::Refusal;
 use super::request::{HttpLimits, Request, Route};
+use super::write::{self, Write};
 
 /// What the input says next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +33,30 @@ pub enum Step<'a> {
         request: Request<'a>,
         /// Bytes of the input that are done with.
         consumed: usize,
+    },
+    /// The head of a write; a step follows in any case, if only with the end of no body. Who cannot
+    /// take the body now says so by [`Exchange::put_back`].
+    Write {
+        /// What is to be written.
+        write: Write<'a>,
+        /// Bytes of the input that are done with.
+        consumed: usize,
+    },
+    /// The head of a batch; the rest as for a write.
+    Batch {
+        /// The client waits to be told to send the body.
+        expects_continue: bool,
+        /// Bytes of the input that are done with.
+        consumed: usize,
+    },
+    /// A piece of the body of a write or a batch.
+    Body {
+        /// The piece.
+        bytes: &'a [u8],
+        /// Bytes of the input that are done with.
+        consumed: usize,
+        /// With the last piece, the request.
+        request: Option<Request<'static>>,
     },
     /// More bytes are needed.
     Partial {
@@ -80,12 +108,22 @@ enum Framing {
     Chunked(Chunked),
 }
 
-/// What a request with a body becomes when the body has been skipped.
+/// What a request with a body becomes when the body has come.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
-    refusal: Refusal,
+    becomes: Becomes,
     keep_alive: bool,
     version_1_0: bool,
+}
+
+/// What a request is whose body has come.
+#[derive(Clone, Copy, Debug)]
+enum Becomes {
+    /// Refused: its body was skipped.
+    Refused(Refusal),
+    /// A write or a batch: its body was handed on.
+    Write,
+    Batch,
 }
 
 const IDLE: State = State::Head { held: 0, blank_skipped: false };
@@ -100,18 +138,43 @@ impl Exchange {
     /// Reads on. `input` begins where the bytes consumed so far end.
     ///
     /// After a refusal, or a request that ends the connection, all input is thrown away.
+    #[inline(always)]
     pub fn next<'a>(&mut self, input: &'a [u8], limits: &HttpLimits) -> Step<'a> {
-        let step = match self.state {
+        match self.state {
             State::Head { held, blank_skipped } => self.head(input, held, blank_skipped, limits),
-            State::Body { framing, answer } => self.body(input, framing, answer),
+            State::Body { framing, answer } => {
+                let step = self.body(input, framing, answer);
+                self.end_if_last(&step);
+                step
+            }
             State::Over => Step::Partial { consumed: input.len() },
-        };
-        match step {
-            Step::Refused(_) => self.state = State::Over,
-            Step::Request { request, .. } if !request.keep_alive => self.state = State::Over,
-            Step::Request { .. } | Step::Partial { .. } => {}
         }
-        step
+    }
+
+    /// After [`Step::Write`], the step that no input would bring: the end of an empty body.
+    #[cold]
+    pub fn end_empty_body(&mut self) -> Option<Request<'static>> {
+        let State::Body { framing: Framing::Length(0), answer } = self.state else { return None };
+        let request = answer.request();
+        self.state = if request.keep_alive { IDLE } else { State::Over };
+        Some(request)
+    }
+
+    /// Reads nothing after a refusal, or after a request that ends the connection.
+    fn end_if_last(&mut self, step: &Step<'_>) {
+        let is_last = match step {
+            Step::Refused(_) => true,
+            Step::Request { request, .. } | Step::Body { request: Some(request), .. } => {
+                !request.keep_alive
+            }
+            Step::Write { .. }
+            | Step::Batch { .. }
+            | Step::Body { request: None, .. }
+            | Step::Partial { .. } => false,
+        };
+        if is_last {
+            self.state = State::Over;
+        }
     }
 
     /// Where the connection stands.
@@ -125,7 +188,7 @@ impl Exchange {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn head<'a>(
         &mut self,
         input: &'a [u8],
@@ -142,69 +205,126 @@ impl Exchange {
             return Step::Partial { consumed: blank };
         }
         match head::read(bytes, limits) {
-            Err(Stop::Refused(refusal)) => Step::Refused(refusal),
+            Err(Stop::Refused(refusal)) => {
+                self.state = State::Over;
+                Step::Refused(refusal)
+            }
             Err(Stop::Partial) => {
                 self.state = State::Head { held: held_of(bytes), blank_skipped };
                 Step::Partial { consumed: blank }
             }
             Ok(head) => {
-                self.state = IDLE;
                 let consumed = blank + head.size;
-                match head.body {
-                    Body::None => Step::Request { request: head.request, consumed },
-                    Body::Length(size) => {
-                        self.begin_body(input, consumed, Framing::Length(size), &head.request)
-                    }
-                    Body::Chunked => {
-                        let chunked = Chunked::new(limits.body_size_max);
-                        self.begin_body(input, consumed, Framing::Chunked(chunked), &head.request)
-                    }
+                if head.body == Body::None {
+                    // The step is made once, where it is returned: every hit comes by here.
+                    self.state = if head.request.keep_alive { IDLE } else { State::Over };
+                    return Step::Request { request: head.request, consumed };
                 }
+                self.state = IDLE;
+                let step = self.begin_body(input, consumed, &head, &bytes[..head.size], limits);
+                self.end_if_last(&step);
+                step
             }
         }
     }
 
-    /// Goes on with the body of `request`, whose head ended after `consumed` bytes of `input`.
+    /// Goes on behind `head`, of the bytes `text`, which has a body; `consumed` bytes of `input`
+    /// are done with.
     #[cold]
     fn begin_body<'a>(
         &mut self,
         input: &'a [u8],
         consumed: usize,
-        framing: Framing,
-        request: &Request<'a>,
+        head: &Head<'a>,
+        text: &'a [u8],
+        limits: &HttpLimits,
     ) -> Step<'a> {
-        let Route::Refused(refusal) = request.route else {
-            unreachable!("no route that is served takes a body");
+        let Request { keep_alive, version_1_0, .. } = head.request;
+        let answer = |becomes| Answer { becomes, keep_alive, version_1_0 };
+        let size_max = limits.body_size_max;
+        let is_within = |size_max| !matches!(head.body, Body::Length(size) if size > size_max);
+        let refusal = match (head.request.route, &limits.writes) {
+            (Route::Refused(refusal), _) => refusal,
+            (Route::Batch, _) if is_within(limits.batch.body_size_max) => {
+                let framing = Framing::of(head.body, size_max.min(limits.batch.body_size_max));
+                self.state = State::Body { framing, answer: answer(Becomes::Batch) };
+                return Step::Batch { expects_continue: head.expects_continue(), consumed };
+            }
+            (Route::Batch, _) => Refusal::ContentTooLarge,
+            (Route::Lookup { key }, Some(writes)) => match write::read(text, head, key, writes) {
+                Ok(write) => {
+                    let framing = Framing::of(head.body, size_max.min(writes.value_size_max));
+                    self.state = State::Body { framing, answer: answer(Becomes::Write) };
+                    return Step::Write { write, consumed };
+                }
+                Err(refusal) => refusal,
+            },
+            (Route::Lookup { .. } | Route::Health | Route::Write, _) => {
+                unreachable!("nothing else takes a body")
+            }
         };
-        let Request { keep_alive, version_1_0, .. } = *request;
-        let answer = Answer { refusal, keep_alive, version_1_0 };
+        let is_served = !matches!(head.request.route, Route::Refused(_));
+        if is_served && head.may_wait {
+            // As for all that is refused: the client may have waited with its body.
+            let request =
+                Request { route: Route::Refused(refusal), keep_alive: false, ..head.request };
+            return Step::Request { request, consumed };
+        }
+        let framing = Framing::of(head.body, size_max);
+        let answer = answer(Becomes::Refused(refusal));
         match self.body(&input[consumed..], framing, answer) {
             Step::Request { request, consumed: more } => {
                 Step::Request { request, consumed: consumed + more }
             }
             Step::Partial { consumed: more } => Step::Partial { consumed: consumed + more },
-            Step::Refused(refusal) => Step::Refused(refusal),
+            step @ (Step::Write { .. }
+            | Step::Batch { .. }
+            | Step::Body { .. }
+            | Step::Refused(_)) => step,
         }
     }
 
-    fn body<'a>(&mut self, input: &[u8], mut framing: Framing, answer: Answer) -> Step<'a> {
-        match framing.skip(input) {
-            Err(refusal) => Step::Refused(refusal),
-            Ok(Skipped::All) => {
-                self.state = State::Body { framing, answer };
-                Step::Partial { consumed: input.len() }
-            }
-            Ok(Skipped::Last(consumed)) => {
-                self.state = IDLE;
-                let request = Request {
-                    route: Route::Refused(answer.refusal),
-                    head_only: false,
-                    keep_alive: answer.keep_alive,
-                    version_1_0: answer.version_1_0,
-                    if_none_match: super::EtagSet::EMPTY,
-                };
-                Step::Request { request, consumed }
-            }
+    fn body<'a>(&mut self, input: &'a [u8], mut framing: Framing, answer: Answer) -> Step<'a> {
+        let mut consumed = 0;
+        loop {
+            let taken = match framing.take(&input[consumed..]) {
+                Ok(taken) => taken,
+                Err(refusal) => return Step::Refused(refusal),
+            };
+            let bytes = &input[consumed..][taken.data];
+            consumed += taken.consumed;
+            self.state = if taken.is_last { IDLE } else { State::Body { framing, answer } };
+            let request = taken.is_last.then(|| answer.request());
+            let is_skipped = matches!(answer.becomes, Becomes::Refused(_));
+            return match request {
+                Some(request) if is_skipped => Step::Request { request, consumed },
+                None if is_skipped && consumed < input.len() => continue,
+                None if is_skipped || bytes.is_empty() => Step::Partial { consumed },
+                request => Step::Body { bytes, consumed, request },
+            };
+        }
+    }
+
+    /// Takes the last step back, which was [`Step::Write`] or [`Step::Batch`]: its head is
+    /// presented again.
+    pub const fn put_back(&mut self) {
+        self.state = IDLE;
+    }
+}
+
+impl Answer {
+    /// The request whose body has come.
+    const fn request(self) -> Request<'static> {
+        Request {
+            route: match self.becomes {
+                Becomes::Refused(refusal) => Route::Refused(refusal),
+                Becomes::Write => Route::Write,
+                Becomes::Batch => Route::Batch,
+            },
+            head_only: false,
+            keep_alive: self.keep_alive,
+            version_1_0: self.version_1_0,
+            if_none_match: super::EtagSet::EMPTY,
         }
     }
 }
@@ -216,17 +336,24 @@ impl Default for Exchange {
 }
 
 impl Framing {
-    /// Skips what of `input` belongs to the body.
-    fn skip(&mut self, input: &[u8]) -> Result<Skipped, Refusal> {
+    fn of(body: Body, size_max: u32) -> Self {
+        match body {
+            Body::None => Self::Length(0),
+            Body::Length(size) => Self::Length(size),
+            Body::Chunked => Self::Chunked(Chunked::new(size_max)),
+        }
+    }
+
+    /// Takes what of `input` belongs to the body, up to its second piece of data.
+    fn take(&mut self, input: &[u8]) -> Result<Taken, Refusal> {
         match self {
-            Self::Chunked(chunked) => chunked.skip(input),
-            Self::Length(left) => match u32::try_from(input.len()) {
-                Ok(size) if size < *left => {
-                    *left -= size;
-                    Ok(Skipped::All)
-                }
-                _ => Ok(Skipped::Last(usize::try_from(*left).expect("it is in the input"))),
-            },
+            Self::Chunked(chunked) => chunked.take(input),
+            Self::Length(left) => {
+                let size = u32::try_from(input.len()).map_or(*left, |size| size.min(*left));
+                *left -= size;
+                let size = usize::try_from(size).expect("it is in the input");
+                Ok(Taken { data: 0..size, consumed: size, is_last: *left == 0 })
+            }
         }
     }
 }

@@ -30,8 +30,12 @@ const VERSION_SIZE: usize = 10;
 pub(crate) struct Head<'a> {
     /// What it asks for.
     pub(crate) request: Request<'a>,
-    /// What follows it.
+    /// What follows it. A write and a batch have always a body, if only an empty one.
     pub(crate) body: Body,
+    /// What is to be done; a lookup by another method than GET and HEAD is a write.
+    pub(crate) method: Method,
+    /// The client may wait with the body for an answer (RFC 9110 section 10.1.1).
+    pub(crate) may_wait: bool,
     /// Its bytes, the blank line included.
     pub(crate) size: usize,
 }
@@ -41,7 +45,8 @@ pub(crate) struct Head<'a> {
 pub(crate) enum Body {
     /// The next head follows.
     None,
-    /// So many bytes, more than none and at most `body_size_max`, belong to the request.
+    /// So many bytes, at most `body_size_max`, belong to the request; none only to a write
+    /// or a batch.
     Length(u32),
     /// Chunks belong to the request.
     Chunked,
@@ -49,9 +54,12 @@ pub(crate) enum Body {
 
 /// The method, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Method {
+pub(crate) enum Method {
     Get,
     Head,
+    Put,
+    Delete,
+    Post,
     /// Known and not served on any path.
     Other,
     Options,
@@ -105,6 +113,13 @@ pub(crate) enum Stop {
     Refused(Refusal),
 }
 
+impl Head<'_> {
+    /// Whether a client whose body is read is to be told so: HTTP/1.0 has no interim replies.
+    pub(crate) const fn expects_continue(&self) -> bool {
+        self.may_wait && !self.request.version_1_0
+    }
+}
+
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
@@ -147,9 +162,9 @@ fn read_lines<'a>(
 }
 
 /// A line after the first; the value is without its optional space.
-struct Field<'a> {
-    name: &'a [u8],
-    value: &'a [u8],
+pub(super) struct Field<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) value: &'a [u8],
 }
 
 /// The lines of a head; `at` is where the next one begins.
@@ -206,8 +221,9 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Takes a line after the first; `None` for the blank line.
-    #[inline]
+    /// Takes a line after the first; `None` for the blank line. Inlined although writes read their
+    /// lines once more: every hit comes by here.
+    #[inline(always)]
     fn field(&mut self) -> Result<Option<Field<'a>>, Stop> {
         let (bytes, name_at) = (self.bytes, self.at);
         if bytes.get(name_at) == Some(&b'\r') {
@@ -261,7 +277,7 @@ fn version_1_0(version: &[u8; VERSION_SIZE]) -> Result<bool, Refusal> {
 
 /// Without the SP and HTAB at both ends (OWS of RFC 9110 section 5.6.3).
 #[inline]
-fn trim(mut value: &[u8]) -> &[u8] {
+pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
     }
@@ -277,7 +293,10 @@ impl Method {
         match token {
             b"GET" => Self::Get,
             b"HEAD" => Self::Head,
-            b"POST" | b"PUT" | b"DELETE" | b"PATCH" | b"TRACE" => Self::Other,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"POST" => Self::Post,
+            b"PATCH" | b"TRACE" => Self::Other,
             b"OPTIONS" => Self::Options,
             b"CONNECT" => Self::Connect,
             _ => Self::Unknown,
@@ -406,7 +425,9 @@ fn conclude<'a>(
 
     // The answer is known and it is an error, so that a client that waits to be told to send its
     // body gets it now. Whether the body still follows cannot be known (RFC 9110 10.1.1).
-    let body_withheld = body != Body::None && fields.expect.is_some();
+    let is_taken = !served && matches!(route, Route::Lookup { .. } | Route::Batch);
+    let may_wait = body != Body::None && fields.expect.is_some();
+    let body_withheld = may_wait && !is_taken;
     let persistent = if line.version_1_0 { fields.keep_alive } else { true };
     let request = Request {
         route,
@@ -415,7 +436,19 @@ fn conclude<'a>(
         version_1_0: line.version_1_0,
         if_none_match: fields.if_none_match,
     };
-    Ok(Head { request, body: if body_withheld { Body::None } else { body }, size })
+    let body = match body {
+        Body::None if is_taken => Body::Length(0),
+        Body::Length(_) | Body::Chunked if body_withheld => Body::None,
+        Body::None | Body::Length(_) | Body::Chunked => body,
+    };
+    Ok(Head { request, body, method: line.method, may_wait, size })
+}
+
+/// The lines after the first of a head that was read.
+pub(super) fn fields(head: &[u8]) -> impl Iterator<Item = Field<'_>> {
+    let first_end = head.iter().position(|&byte| byte == b'\n').map_or(head.len(), |at| at + 1);
+    let mut lines = Lines { bytes: head, at: first_end };
+    std::iter::from_fn(move || lines.field().ok().flatten())
 }
 
 /// Where the request goes.
@@ -439,10 +472,23 @@ fn route<'a>(
     Ok(match line.method {
         Method::Get | Method::Head => route,
         Method::Unknown => Route::Refused(Refusal::MethodUnknown),
-        Method::Other | Method::Options | Method::Connect => match route {
-            Route::Health | Route::Lookup { .. } => Route::Refused(Refusal::MethodNotAllowed),
-            Route::Refused(refusal) => Route::Refused(refusal),
-        },
+        Method::Post if route == Route::Refused(Refusal::MethodNotAllowedOfBatch) => Route::Batch,
+        Method::Put
+        | Method::Delete
+        | Method::Post
+        | Method::Other
+        | Method::Options
+        | Method::Connect => {
+            let is_put_or_delete = matches!(line.method, Method::Put | Method::Delete);
+            match (route, &limits.writes) {
+                (Route::Lookup { .. }, Some(_)) if is_put_or_delete => route,
+                (Route::Lookup { .. }, Some(_)) => Route::Refused(Refusal::MethodNotAllowedOfKey),
+                (Route::Refused(refusal), _) => Route::Refused(refusal),
+                (Route::Lookup { .. } | Route::Health | Route::Write | Route::Batch, _) => {
+                    Route::Refused(Refusal::MethodNotAllowed)
+                }
+            }
+        }
     })
 }
 

@@ -62,19 +62,45 @@ refusals! {
         "The chunked body breaks its framing or its extensions are too long (RFC 9112 section \
          7.1).";
     BodyNotAllowed, "400 Bad Request", "body_not_allowed", "",
-        "GET and HEAD with a body are a way to smuggle a request (RFC 9110 section 9.3.1).";
+        "GET, HEAD and DELETE with a body are a way to smuggle a request (RFC 9110 section 9.3.1).";
+    BadPrecondition, "400 Bad Request", "bad_precondition", "",
+        "If-Match or If-None-Match of a write is malformed or has more than four of our tags.";
+    BadCacheControl, "400 Bad Request", "bad_cache_control", "",
+        "A lifetime in Cache-Control of a write is repeated or no number.";
+    ContentRangeNotAllowed, "400 Bad Request", "content_range_not_allowed", "",
+        "A part of a value cannot be written (RFC 9110 section 14.5).";
+    Unauthorized, "401 Unauthorized", "unauthorized", "WWW-Authenticate: Bearer\r\n",
+        "A write does not bear the token of `admin.token_file` (RFC 6750).";
+    BadBatch, "400 Bad Request", "bad_batch", "",
+        "The body of a batch is not an object with the one member `keys`, an array of keys.";
     NotFound, "404 Not Found", "not_found", "",
         "There is nothing at this path.";
     MethodNotAllowed, "405 Method Not Allowed", "method_not_allowed", "Allow: GET, HEAD\r\n",
         "The path exists but is not served by this method (RFC 9110 section 15.5.6).";
+    MethodNotAllowedOfKey, "405 Method Not Allowed", "method_not_allowed",
+        "Allow: GET, HEAD, PUT, DELETE\r\n",
+        "A key is not served by this method where it may be written.";
+    MethodNotAllowedOfBatch, "405 Method Not Allowed", "method_not_allowed", "Allow: POST\r\n",
+        "A batch is not served by this method.";
     RequestTimeout, "408 Request Timeout", "request_timeout", "",
         "The request was not complete in time.";
+    PreconditionFailed, "412 Precondition Failed", "precondition_failed", "",
+        "If-Match or If-None-Match says that the write must not be done (RFC 9110 section 13.1).";
     ContentTooLarge, "413 Content Too Large", "content_too_large", "",
-        "The body exceeds `http.body_size_max`.";
+        "The body exceeds `http.body_size_max`, or the value `cache.value_size_max`.";
+    TooManyKeys, "413 Content Too Large", "too_many_keys", "",
+        "A batch has more than `http.batch_keys_max` keys.";
+    BatchTooLarge, "413 Content Too Large", "batch_too_large", "",
+        "The value of an item exceeds what is left of `http.batch_bytes_max`.";
     TargetTooLong, "414 URI Too Long", "target_too_long", "",
         "The target exceeds `http.target_size_max`, or has no end within `http.head_size_max`.";
     KeyTooLong, "414 URI Too Long", "key_too_long", "",
         "The decoded key exceeds `http.key_size_max`.";
+    ContentTypeUnsupported, "415 Unsupported Media Type", "unsupported_content_type", "",
+        "Content-Type is repeated, empty, longer than 63 bytes or not of visible ASCII.";
+    ContentEncodingUnsupported, "415 Unsupported Media Type", "unsupported_content_encoding",
+        "Accept-Encoding: identity\r\n",
+        "Values are stored as they are sent and served to everybody: none may be encoded.";
     ExpectationFailed, "417 Expectation Failed", "expectation_failed", "",
         "Expect asks for something else than 100-continue (RFC 9110 section 10.1.1).";
     HeadTooLarge, "431 Request Header Fields Too Large", "head_too_large", "",

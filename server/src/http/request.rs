@@ -6,6 +6,10 @@
 
 use super::etag::EtagSet;
 use super::refusal::Refusal;
+use crate::token::Token;
+
+/// The path of batches.
+const BATCH_PATH: &[u8] = b"/lookup";
 
 /// What stands before the key in a path.
 pub const LOOKUP_PATH: &[u8; 8] = b"/lookup/";
@@ -14,7 +18,7 @@ pub const LOOKUP_PATH: &[u8; 8] = b"/lookup/";
 pub const KEY_SIZE_MAX: usize = 512;
 
 /// Bounds on what one request may hold; all from the section `[http]` of the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpLimits {
     /// Bytes of a head, from the method to the blank line included; beyond 431.
     pub head_size_max: u32,
@@ -24,8 +28,30 @@ pub struct HttpLimits {
     pub target_size_max: u32,
     /// Bytes of a decoded key, at most [`KEY_SIZE_MAX`]; beyond 414.
     pub key_size_max: u16,
-    /// Bytes of a body, which is read only to be skipped; beyond 413.
+    /// Bytes of a body; beyond 413.
     pub body_size_max: u32,
+    /// What a batch may be.
+    pub batch: BatchLimits,
+    /// What PUT and DELETE may do; without it they are answered 405.
+    pub writes: Option<WriteLimits>,
+}
+
+/// How large a batch may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Keys; beyond 413.
+    pub keys_max: u16,
+    /// Bytes of its body, beside `body_size_max`; beyond 413.
+    pub body_size_max: u32,
+}
+
+/// Who may write, and how much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteLimits {
+    /// What a write must bear, or 401.
+    pub token: Token,
+    /// Bytes of a value, beside `body_size_max`; beyond 413.
+    pub value_size_max: u32,
 }
 
 /// One request whose head, and whose body if it has one, is complete.
@@ -76,6 +102,10 @@ pub enum Route<'a> {
         /// The key.
         key: RawKey<'a>,
     },
+    /// The write whose head and body were stepped out before.
+    Write,
+    /// The batch whose body was stepped out before.
+    Batch,
     /// A request that is well formed and not served; answered in its turn.
     Refused(Refusal),
 }
@@ -92,6 +122,7 @@ impl<'a> Route<'a> {
                 Err(refusal) => Self::Refused(refusal),
             },
             None if path == b"/healthz" => Self::Health,
+            None if path == BATCH_PATH => Self::Refused(Refusal::MethodNotAllowedOfBatch),
             None => Self::Refused(Refusal::NotFound),
         }
     }

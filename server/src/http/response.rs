@@ -213,6 +213,64 @@ impl Replies {
         self.begin(room(out), "200 OK").json(BODY_HEALTH, head_only, connection)
     }
 
+    /// Writes the interim reply to a client that waits to send its body. Answers its size.
+    ///
+    /// # Panics
+    /// If `out` is shorter than [`REPLY_HEAD_SIZE_MAX`].
+    #[must_use]
+    pub fn go_on(&self, out: &mut [u8]) -> usize {
+        let mut writer = Writer { out: room(out), size: 0 };
+        writer.put(b"HTTP/1.1 100 Continue\r\n\r\n");
+        writer.size
+    }
+
+    /// Writes the head of the reply to a batch, whose items follow in chunks or, for HTTP/1.0,
+    /// until the connection ends. Answers its size.
+    ///
+    /// # Panics
+    /// If `out` is shorter than [`REPLY_HEAD_SIZE_MAX`].
+    #[must_use]
+    pub fn items(&self, out: &mut [u8], connection: Connection, is_chunked: bool) -> usize {
+        let mut writer = self.begin(room(out), "200 OK");
+        writer.field("Content-Type: ", JSON);
+        writer.put(b"Cache-Control: no-store\r\n");
+        writer.connection(connection);
+        writer.put(if is_chunked { b"Transfer-Encoding: chunked\r\n".as_slice() } else { b"" });
+        writer.put(b"\r\n");
+        writer.size
+    }
+
+    /// Writes the answer to a PUT that has stored a value under `etag`. Answers its size.
+    ///
+    /// # Panics
+    /// If `out` is shorter than [`REPLY_HEAD_SIZE_MAX`].
+    pub fn stored(
+        &self,
+        out: &mut [u8],
+        etag: Etag,
+        is_new: bool,
+        connection: Connection,
+    ) -> usize {
+        let status = if is_new { "201 Created" } else { "204 No Content" };
+        let mut writer = self.begin(room(out), status);
+        writer.etag(etag);
+        writer.connection(connection);
+        // A 204 must not say how long the body is that it cannot have (RFC 9110 section 8.6).
+        writer.put(if is_new { b"Content-Length: 0\r\n\r\n".as_slice() } else { b"\r\n" });
+        writer.size
+    }
+
+    /// Writes the answer to a DELETE that has done so. Answers its size.
+    ///
+    /// # Panics
+    /// If `out` is shorter than [`REPLY_HEAD_SIZE_MAX`].
+    pub fn deleted(&self, out: &mut [u8], connection: Connection) -> usize {
+        let mut writer = self.begin(room(out), "204 No Content");
+        writer.connection(connection);
+        writer.put(b"\r\n");
+        writer.size
+    }
+
     /// Writes an error. Answers its size.
     ///
     /// # Panics
@@ -509,12 +567,34 @@ mod tests {
             let needs = |status: &str, line: &str| {
                 assert_eq!(refusal.status().starts_with(status), lines.contains(line), "{lines}");
             };
-            needs("405", "\r\nAllow: GET, HEAD\r\n");
+            needs("401", "\r\nWWW-Authenticate: Bearer\r\n");
+            needs("405", "\r\nAllow: ");
             needs("503", "\r\nRetry-After: 1\r\n");
         }
         let health = text(|out| replies.health(out, false, CONNECTIONS[0]));
         assert!(health.starts_with("HTTP/1.1 200 OK\r\nDate: "));
         assert!(health.ends_with("\r\nContent-Length: 11\r\n\r\n{\"ok\":true}"));
+    }
+
+    #[test]
+    fn a_write_is_answered_without_a_body_and_a_batch_without_a_length() {
+        let replies = replies(POLICY);
+        let [persistent, _, close] = CONNECTIONS;
+        let created = text(|out| replies.stored(out, ETAG, true, persistent));
+        assert!(created.starts_with("HTTP/1.1 201 Created\r\n"));
+        assert!(created.ends_with("\r\nETag: \"00c0ffee00c0ffee\"\r\nContent-Length: 0\r\n\r\n"));
+        for empty in [
+            text(|out| replies.stored(out, ETAG, false, close)),
+            text(|out| replies.deleted(out, close)),
+        ] {
+            assert!(empty.starts_with("HTTP/1.1 204 ") && !empty.contains("Content-Length"));
+            assert!(empty.ends_with("\r\nConnection: close\r\n\r\n"), "{empty}");
+        }
+        assert_eq!(text(|out| replies.go_on(out)), "HTTP/1.1 100 Continue\r\n\r\n");
+        let chunked = text(|out| replies.items(out, persistent, true));
+        assert!(chunked.ends_with("no-store\r\nTransfer-Encoding: chunked\r\n\r\n"), "{chunked}");
+        let old = text(|out| replies.items(out, close, false));
+        assert!(old.ends_with("no-store\r\nConnection: close\r\n\r\n"), "{old}");
     }
 
     #[test]

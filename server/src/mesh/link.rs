@@ -2,12 +2,13 @@
 //!
 //! A shard has `flights_max` flights. An order is outstanding only while its flight is, and each is
 //! answered by one landing; a landing's memory goes back as one more message. So the queue to the
-//! plane holds at most two messages a flight and the queue back one, beside a purge in either: a
-//! push always finds room.
+//! plane holds at most two messages a flight and the queue back one, beside a purge and the writes
+//! of all shards in either: a push always finds room.
 
 use super::origin::{Landing, Order};
 use super::purge::{PURGES_MAX, PurgeOrder};
 use super::sleep::Sleep;
+use super::upload::Upload;
 use crate::sys::eventfd::EventFd;
 use crate::sys::spsc::{self, Consumer, Producer};
 use crate::sys::sync::Arc;
@@ -17,6 +18,8 @@ use crate::sys::sync::Arc;
 pub enum Delivery {
     /// What became of a fetch.
     Landing(Landing),
+    /// What became of a write.
+    Written(Box<Upload>),
     /// Purge this, and send it back.
     Purge(Box<PurgeOrder>),
 }
@@ -40,18 +43,20 @@ pub struct OriginPort {
     pushed: bool,
 }
 
-/// The queues between a shard with `flights_max` flights and the plane.
+/// The queues between a shard with `flights_max` flights and the plane; all shards together have
+/// `uploads_count` uploads.
 ///
 /// `shard` and `plane` are the flags of the two threads; `wake` is the eventfd the shard watches.
 #[must_use]
 pub fn origin_link(
     flights_max: usize,
+    uploads_count: usize,
     shard: &Sleep,
     plane: &Sleep,
     wake: &Arc<EventFd>,
 ) -> (OriginLink, OriginPort) {
-    let (orders_to, orders_from) = spsc::queue(2 * flights_max + PURGES_MAX);
-    let (to_shard, from_plane) = spsc::queue(flights_max + PURGES_MAX);
+    let (orders_to, orders_from) = spsc::queue(2 * flights_max + uploads_count + PURGES_MAX);
+    let (to_shard, from_plane) = spsc::queue(flights_max + uploads_count + PURGES_MAX);
     let link = OriginLink {
         orders: orders_to,
         deliveries: from_plane,
@@ -110,6 +115,12 @@ impl OriginPort {
     pub fn deliver(&mut self, delivery: Delivery) {
         self.deliveries.push(delivery);
         self.pushed = true;
+    }
+
+    /// How many deliveries find room: all that there is once the shard has taken what was sent.
+    #[must_use]
+    pub fn room(&mut self) -> usize {
+        self.deliveries.room()
     }
 
     /// Wakes the shard if something was delivered and it sleeps.

@@ -5,14 +5,16 @@
 //! comes back in, and a shard has as many parcels as the queues have room for. So no push can find
 //! a queue full, no shard ever waits for another, and two shards cannot wait for each other.
 //!
-//! `owner` says which shard has a key, `parcel` is what travels between shards, `peers` the queues
-//! between them, `loads` how many connections each has, `origin` and `purge` what travels to and
-//! from the origin plane, `link` the queues to it, `sleep` the flag that saves wake-ups, `page` is
-//! what travels to and from the storage plane, `storage` the queues to it, `boxes` what a reader is
-//! handed, `control` the word to stop.
+//! `owner` says which shard has a key, `parcel` and `upload` are what travels between shards,
+//! `peers` the queues between them, `loads` how many connections each has, `leases` how long copies
+//! of values may be served, `origin` and `purge` what travels to and from the origin plane, `link`
+//! the queues to it, `sleep` the flag that saves wake-ups, `page` is what travels to and from the
+//! storage plane, `storage` the queues to it, `boxes` what a reader is handed, `control` the word
+//! to stop.
 
 mod boxes;
 mod control;
+mod leases;
 mod link;
 mod loads;
 mod origin;
@@ -23,16 +25,21 @@ mod peers;
 mod purge;
 mod sleep;
 mod storage;
+mod upload;
 
 pub use boxes::{Giver, Taker, boxes};
 pub use control::Control;
+pub use leases::{LEASE, Leases, MARGIN, leases, leases_size};
 pub use link::{Delivery, OriginLink, OriginPort, origin_link};
 pub use loads::Loads;
 pub use origin::{ContentType, FlightId, Found, Held, Key, Landing, Lifetime, Order, Outcome};
 pub use owner::{OwnerHash, Owners};
 pub use page::{NoRecord, PAGE_ALIGN, Page, Record, record_size};
-pub use parcel::{Answer, LentId, Parcel, ReplyRef, Value};
+pub use parcel::{Answer, Grant, LentId, Parcel, ReplyRef, Value};
 pub use peers::{Message, Peers, peers};
 pub use purge::{Named, PURGES_MAX, PurgeOrder, PurgeRequest, Purged};
 pub use sleep::Sleep;
-pub use storage::{PageDone, PageJob, PageOutcome, StorageLink, StoragePort, storage_link};
+pub use storage::{
+    Audit, Look, PageDone, PageJob, PageOutcome, StorageLink, StoragePort, storage_link,
+};
+pub use upload::{Change, Precondition, Stale, Stored, Upload, Written};

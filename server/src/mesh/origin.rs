@@ -5,6 +5,7 @@
 //! queue can be full when the plane or the shard pushes: room is kept, not checked for.
 
 use super::purge::PurgeOrder;
+use super::upload::{Stale, Upload};
 use crate::error::FetchFailure;
 use crate::http::{CONTENT_TYPE_SIZE_MAX, KEY_SIZE_MAX};
 use shard_cache::hash::Etag;
@@ -56,10 +57,13 @@ impl fmt::Debug for Key {
     }
 }
 
-/// A content type by value: 1 to 63 visible ASCII characters or spaces.
+/// A content type by value: 1 to 63 visible ASCII characters or spaces. It says besides whether the
+/// value is known to be JSON, and is another one then: only such values can be put into JSON as
+/// they are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ContentType {
     len: u8,
+    is_checked_json: bool,
     bytes: [u8; CONTENT_TYPE_SIZE_MAX],
 }
 
@@ -88,7 +92,30 @@ impl ContentType {
         let len = text.len() as u8;
         let mut bytes = [0; CONTENT_TYPE_SIZE_MAX];
         bytes.split_at_mut(text.len()).0.copy_from_slice(text.as_bytes());
-        Self { len, bytes }
+        Self { len, is_checked_json: false, bytes }
+    }
+
+    /// The same type of a value that was read through and is JSON text.
+    #[must_use]
+    pub const fn checked_json(mut self) -> Self {
+        self.is_checked_json = true;
+        self
+    }
+
+    /// Whether the value is known to be JSON text.
+    #[must_use]
+    pub const fn is_checked_json(&self) -> bool {
+        self.is_checked_json
+    }
+
+    /// Whether values of this type are to be JSON text: `application/json` or `+json`, RFC 6838
+    /// section 4.2.8.
+    #[must_use]
+    pub fn names_json(&self) -> bool {
+        let media_type = self.as_str().split(';').next().unwrap_or_default().trim_end().as_bytes();
+        let suffix = media_type.last_chunk();
+        media_type.eq_ignore_ascii_case(b"application/json")
+            || suffix.is_some_and(|suffix: &[u8; 5]| suffix.eq_ignore_ascii_case(b"+json"))
     }
 
     /// The content type.
@@ -121,6 +148,8 @@ pub enum Order {
     Fetch { flight: FlightId, key: Key },
     /// A landed value that the shard has stored: its memory is freed by the plane.
     Spent(Found),
+    /// Write this; answered by the same box.
+    Write(Box<Upload>),
     /// A purge is in force in this shard, or was refused.
     Purged(Box<PurgeOrder>),
 }
@@ -156,6 +185,8 @@ pub struct Found {
     pub etag: Etag,
     /// How long it is fresh.
     pub lifetime: Lifetime,
+    /// How long it may be served after that.
+    pub stale: Stale,
     /// The room that it takes on its way.
     pub held: Held,
 }
@@ -193,6 +224,19 @@ mod tests {
         assert!(Key::new(&[7; KEY_SIZE_MAX]).is_some());
         assert!(Key::new(&[7; KEY_SIZE_MAX + 1]).is_none());
         assert!(Key::new(b"").is_none());
+    }
+
+    #[test]
+    fn a_value_that_was_checked_has_another_type_of_the_same_name() {
+        let (plain, checked) = (ContentType::JSON, ContentType::JSON.checked_json());
+        assert!(!plain.is_checked_json() && checked.is_checked_json() && plain != checked);
+        assert_eq!(plain.as_str(), checked.as_str());
+        for json in ["application/json", "Application/JSON ; a=b", "application/geo+Json;a=b"] {
+            assert!(ContentType::new(json).expect("a type").names_json(), "{json}");
+        }
+        for other in ["text/plain", "application/jsonl", "application/xml; a=+json", "json"] {
+            assert!(!ContentType::new(other).expect("a type").names_json(), "{other}");
+        }
     }
 
     #[test]

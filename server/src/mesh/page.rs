@@ -4,17 +4,19 @@
 //! 0           4         6    7      8              16       24          32
 //! [ value size ][ key size ][ tag ][ flags ][ etag or hash ][ born or until ][ fresh until ]
 //! 32               33           40
-//! [ type's size ][ zero         ][ content type ][ key ][ value ] pad to 8
+//! [ type's size ][ zero         ][ stale windows ][ content type ][ key ][ value ] pad to 8
 //! ```
 //!
 //! All numbers are little-endian. Times are milliseconds on the clock of the process that wrote
 //! them; *fresh until* is all ones where freshness never ends. The low two bits of the *flags* are
-//! the frequency, the third says that the entry has proved itself. A page from a disk may hold
-//! anything: what is no record is an error, never a panic.
+//! the frequency, the third says that the entry has proved itself, the fourth that its value was
+//! checked to be JSON, the fifth that it has *stale windows* of its own: 4 bytes each, which are
+//! not there otherwise. A page from a disk may hold anything: what is no record is an error, never
+//! a panic.
 
 use super::ContentType;
 use shard_cache::hash::{Etag, KeyHash};
-use shard_cache::{Saved, Withdrawn};
+use shard_cache::{Saved, StaleWindows, Withdrawn};
 
 /// Pages are written at multiples of this, and their memory is a multiple of it: a block of every
 /// disk there is.
@@ -24,6 +26,8 @@ const HEADER_SIZE: usize = 40;
 const ALIGN: usize = 8;
 const FOR_EVER: u64 = u64::MAX;
 
+const WINDOWS_SIZE: usize = 8;
+
 const ENTRY: u8 = 1;
 const REMOVED: u8 = 2;
 const EVERYTHING: u8 = 3;
@@ -32,6 +36,9 @@ const GROUP: u8 = 5;
 
 const FLAG_FREQUENCY: u8 = 3;
 const FLAG_PROVEN: u8 = 4;
+const FLAG_CHECKED_JSON: u8 = 8;
+const FLAG_WINDOWS: u8 = 16;
+const FLAGS: u8 = FLAG_FREQUENCY | FLAG_PROVEN | FLAG_CHECKED_JSON | FLAG_WINDOWS;
 
 /// What a page holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +132,12 @@ impl Page {
             Record::Withdrawn(Withdrawn::Prefix { prefix, .. }) => (&[], prefix, &[]),
             Record::Withdrawn(_) => (&[], &[], &[]),
         };
-        let size = record_size(name.len(), key.len(), value.len());
+        let windows = match record {
+            Record::Entry(saved, _) => saved.windows,
+            Record::Withdrawn(_) => None,
+        };
+        let extra = if windows.is_some() { WINDOWS_SIZE } else { 0 };
+        let size = extra + record_size(name.len(), key.len(), value.len());
         let Some(bytes) = self.bytes[self.used..].get_mut(..size) else { return false };
         self.used += size;
         let (tag, flags, words) = words(record);
@@ -140,6 +152,11 @@ impl Page {
         bytes[32..HEADER_SIZE].fill(0);
         bytes[32] = u8::try_from(name.len()).expect("a content type is at most 63 bytes");
         let mut rest = &mut bytes[HEADER_SIZE..];
+        if let Some(StaleWindows { while_revalidate_ms, if_error_ms }) = windows {
+            rest[..4].copy_from_slice(&while_revalidate_ms.to_le_bytes());
+            rest[4..WINDOWS_SIZE].copy_from_slice(&if_error_ms.to_le_bytes());
+            rest = &mut rest[WINDOWS_SIZE..];
+        }
         for part in [name, key, value] {
             let (here, after) = rest.split_at_mut(part.len());
             here.copy_from_slice(part);
@@ -167,8 +184,12 @@ impl Page {
 /// Tag, flags and the three words of a record's header.
 const fn words(record: &Record<'_>) -> (u8, u8, [u64; 3]) {
     match record {
-        Record::Entry(saved, _) => {
-            let flags = saved.frequency | if saved.proven { FLAG_PROVEN } else { 0 };
+        Record::Entry(saved, content_type) => {
+            let is_checked = content_type.is_checked_json();
+            let flags = saved.frequency
+                | if saved.proven { FLAG_PROVEN } else { 0 }
+                | if is_checked { FLAG_CHECKED_JSON } else { 0 }
+                | if saved.windows.is_some() { FLAG_WINDOWS } else { 0 };
             let fresh_until_ms = match saved.fresh_until_ms {
                 Some(end_ms) => end_ms,
                 None => FOR_EVER,
@@ -184,6 +205,15 @@ const fn words(record: &Record<'_>) -> (u8, u8, [u64; 3]) {
     }
 }
 
+/// The stale windows of an entry, where there are bytes of them.
+fn parse_windows(bytes: &[u8]) -> Option<StaleWindows> {
+    let (while_revalidate, if_error) = bytes.split_first_chunk()?;
+    Some(StaleWindows {
+        while_revalidate_ms: u32::from_le_bytes(*while_revalidate),
+        if_error_ms: u32::from_le_bytes(*if_error.first_chunk()?),
+    })
+}
+
 /// The record that `bytes` begin with, and its size.
 fn parse(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     let header: &[u8; HEADER_SIZE] = bytes.first_chunk()?;
@@ -192,8 +222,9 @@ fn parse(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     let key_size = usize::from(u16::from_le_bytes([header[4], header[5]]));
     let (tag, flags) = (header[6], header[7]);
     let name_size = usize::from(header[32]);
-    let size = record_size(name_size, key_size, value_size);
-    let rest = bytes.get(HEADER_SIZE..size)?;
+    let extra = if flags & FLAG_WINDOWS == 0 { 0 } else { WINDOWS_SIZE };
+    let size = extra + record_size(name_size, key_size, value_size);
+    let (windows, rest) = bytes.get(HEADER_SIZE..size)?.split_at(extra);
     let (name, rest) = rest.split_at(name_size);
     let (key, rest) = rest.split_at(key_size);
     let value = &rest[..value_size];
@@ -201,12 +232,15 @@ fn parse(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     let until_ms = word(16)?;
     let is_bare = flags == 0 && name_size == 0 && value_size == 0;
     let record = match tag {
-        ENTRY if !key.is_empty() && flags & !(FLAG_FREQUENCY | FLAG_PROVEN) == 0 => {
+        ENTRY if !key.is_empty() && flags & !FLAGS == 0 => {
             let content_type = ContentType::new(std::str::from_utf8(name).ok()?)?;
+            let is_checked = flags & FLAG_CHECKED_JSON != 0;
+            let content_type = if is_checked { content_type.checked_json() } else { content_type };
             let fresh_until_ms = Some(word(24)?).filter(|end_ms| *end_ms != FOR_EVER);
             let saved = Saved {
                 etag: Etag::from_bits(word(8)?),
                 content_type: 0,
+                windows: parse_windows(windows),
                 frequency: flags & FLAG_FREQUENCY,
                 proven: flags & FLAG_PROVEN != 0,
                 born_ms: word(16)?,
@@ -237,6 +271,7 @@ mod tests {
         let saved = Saved {
             etag: Etag::from_bits(u64::MAX - 5),
             content_type: 0,
+            windows: None,
             frequency: 2,
             proven: true,
             born_ms: 77,
@@ -250,9 +285,15 @@ mod tests {
     #[test]
     fn records_survive_their_bytes() {
         let hash = KeyHash::from_bits(0x0123_4567_89ab_cdef);
+        let Record::Entry(saved, content_type) = entry(b"{}", None) else { unreachable!() };
+        let checked = Record::Entry(saved, content_type.checked_json());
+        let windows = Some(StaleWindows { while_revalidate_ms: 7, if_error_ms: u32::MAX });
+        let own = Record::Entry(Saved { windows, ..saved }, content_type);
         let records = [
             entry(b"", None),
             entry(b"value", Some(5)),
+            checked,
+            own,
             Record::Withdrawn(Withdrawn::Removed(hash)),
             Record::Withdrawn(Withdrawn::Everything { until_ms: 1 }),
             Record::Withdrawn(Withdrawn::Prefix { prefix: b"user:", until_ms: 2 }),

@@ -22,6 +22,11 @@ pub struct ReplyRef {
     pub generation: u32,
 }
 
+impl ReplyRef {
+    /// No reply: of what is written by who has it.
+    pub const NONE: Self = Self { index: u32::MAX, generation: 0 };
+}
+
 /// The facts of a value that the reply's head needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Value {
@@ -44,6 +49,17 @@ pub struct LentId {
     pub index: u32,
     /// Which life of that place.
     pub generation: u32,
+}
+
+/// Leave to serve copies of a value, as long as its owner's lease lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The epoch of owner and reader; the copy is void once that is over.
+    pub epoch: u32,
+    /// When the value was stored, milliseconds.
+    pub born_ms: u64,
+    /// Until when it is fresh, milliseconds; `None` if that never ends.
+    pub fresh_until_ms: Option<u64>,
 }
 
 /// What the owner says to a read.
@@ -74,6 +90,10 @@ pub struct Parcel {
     pub answer: Answer,
     /// The value whose next piece it asks for, or of which more can be asked.
     pub lent: Option<LentId>,
+    /// Whether the reader would keep a copy.
+    pub wants_copy: bool,
+    /// Whether it may.
+    pub grant: Option<Grant>,
     /// Where the piece lies in the value.
     offset: u32,
     piece_size: u32,
@@ -88,10 +108,12 @@ impl Parcel {
     pub fn with_size(size: u32) -> Box<Self> {
         let size = (size as usize).max(KEY_SIZE_MAX);
         Box::new(Self {
-            reply: ReplyRef { index: 0, generation: 0 },
+            reply: ReplyRef::NONE,
             hash: KeyHash::from_bits(0),
             answer: Answer::Pending,
             lent: None,
+            wants_copy: false,
+            grant: None,
             offset: 0,
             piece_size: 0,
             key_size: 0,
@@ -104,6 +126,8 @@ impl Parcel {
         self.reply = reply;
         self.hash = hash;
         self.answer = Answer::Pending;
+        self.wants_copy = false;
+        self.grant = None;
         self.key_size = u16::try_from(key.len()).expect("keys are at most 512 bytes");
         self.bytes[..key.len()].copy_from_slice(key);
     }
@@ -116,6 +140,28 @@ impl Parcel {
     pub fn key(&self) -> &[u8] {
         assert!(!matches!(self.answer, Answer::Value(..)), "the value took the key's place");
         &self.bytes[..usize::from(self.key_size)]
+    }
+
+    /// The key of a value that may be copied: it lies at the end, behind the value.
+    ///
+    /// # Panics
+    /// If nothing was granted.
+    #[must_use]
+    pub fn copied_key(&self) -> &[u8] {
+        assert!(self.grant.is_some(), "only of a copy the key is kept");
+        &self.bytes[self.bytes.len() - usize::from(self.key_size)..]
+    }
+
+    /// Lets the reader keep a copy of the value that it is about to be filled with.
+    ///
+    /// # Panics
+    /// If key and value do not fit together.
+    pub fn allow_copy(&mut self, grant: Grant, value_size: usize) {
+        let key_size = usize::from(self.key_size);
+        let key_at = self.bytes.len() - key_size;
+        assert!(value_size <= key_at, "small values are copied");
+        self.bytes.copy_within(..key_size, key_at);
+        self.grant = Some(grant);
     }
 
     /// The largest piece it holds, bytes.
@@ -224,6 +270,18 @@ mod tests {
             read.extend(parcel.piece());
         }
         assert_eq!(read, bytes);
+    }
+
+    #[test]
+    fn the_key_of_a_copy_comes_back_behind_the_value() {
+        let grant = Grant { epoch: 1, born_ms: 2, fresh_until_ms: None };
+        let mut parcel = Parcel::with_size(1_000);
+        parcel.address(REPLY, KeyHash::from_bits(1), b"key");
+        parcel.allow_copy(grant, 997);
+        parcel.fill(value(997), Source::Hit, &[7; 997], None);
+        assert_eq!((parcel.copied_key(), parcel.piece()), (b"key".as_slice(), [7; 997].as_slice()));
+        parcel.address(REPLY, KeyHash::from_bits(1), b"key");
+        assert_eq!(parcel.grant, None);
     }
 
     #[test]

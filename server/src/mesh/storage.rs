@@ -7,8 +7,15 @@
 use super::{Page, Sleep};
 use crate::sys::eventfd::EventFd;
 use crate::sys::spsc::{Consumer, Producer, queue};
+use shard_cache::hash::Etag;
 use std::fmt;
 use std::sync::Arc;
+
+/// Looks at what an origin holds now; asked by the storage plane of what it has read.
+pub type Audit = Box<dyn Fn() -> Look + Send>;
+
+/// Whether the origin holds, for this key, the value with this tag.
+pub type Look = Box<dyn Fn(&[u8], Etag) -> bool>;
 
 /// From the storage plane to a shard.
 #[derive(Debug)]

@@ -1,16 +1,21 @@
-//! The embedded store as an origin: its own thread, asked over a bounded queue.
+//! The embedded store as an origin: a thread that reads and one that writes, asked over bounded
+//! queues.
 //!
-//! Reads of redb block, so they never run on the plane's thread. The store's thread takes all
-//! waiting questions at once, at most [`BATCH_COUNT_MAX`], and answers them from one read
-//! transaction: a transaction costs as much as several reads. It waits for room on the way to the
-//! shards before it copies a value: slow shards and large values are no more memory.
+//! redb blocks, so it never runs on the plane's thread. The reading thread takes all waiting
+//! questions at once, at most [`BATCH_COUNT_MAX`], and answers them from one read transaction: a
+//! transaction costs as much as several reads. It waits for room on the way to the shards before it
+//! copies a value: slow shards and large values are no more memory.
 
 use super::store::{ReadFailure, Records, Store};
-use super::{Fetch, Fetched, Origin, Room};
+use super::writer::{Asked, write_all};
+use super::{Fetch, Fetched, Origin, Room, Write, Writing};
 use crate::error::{FetchFailure, StartError};
+use crate::mesh::{Audit, Look, Written};
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,7 +25,7 @@ const BATCH_COUNT_MAX: usize = 1_024;
 /// Of this many damaged records one is logged: a damaged file must not flood the log.
 const DAMAGED_LOG_EVERY: u64 = 1_000;
 
-/// A question to the store's thread.
+/// A question to the reading thread.
 #[derive(Debug)]
 enum Question {
     /// The value of a key.
@@ -32,45 +37,58 @@ enum Question {
 /// The embedded store, asked from the origin plane.
 #[derive(Debug)]
 pub struct Embedded {
-    description: String,
-    /// `None` only while it is dropped.
+    store: Arc<Store>,
+    /// These two are `None` only while it is dropped.
     questions: Option<mpsc::Sender<Question>>,
+    writes: Option<mpsc::Sender<Asked>>,
     room: Room,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Embedded {
-    /// Starts the store's thread. At most `queue_count_max` questions wait (the flights of all
-    /// shards together: then the queue is never full); values above `value_size_max` bytes are
-    /// refused before they are copied, and no others than `room` has room for.
+    /// Starts the store's threads. At most `reads_max` reads and `writes_max` writes wait (what the
+    /// plane has under way: then the queues are never full); values above `value_size_max` bytes
+    /// are refused before they are copied, and no others than `room` has room for.
     ///
     /// # Errors
-    /// The thread cannot be started.
+    /// A thread cannot be started.
     ///
     /// # Panics
-    /// If `queue_count_max` is 0.
+    /// If a queue has no room.
     pub fn start(
         store: Store,
-        queue_count_max: usize,
+        reads_max: usize,
+        writes_max: usize,
         value_size_max: usize,
         room: Room,
     ) -> Result<Self, StartError> {
-        let description = format!("embedded store {}", store.path().display());
-        let (questions, waiting) = mpsc::channel(queue_count_max);
+        let (questions, to_read) = mpsc::channel(reads_max);
+        let (writes, to_write) = mpsc::channel(writes_max);
+        let store = Arc::new(store);
         let start = || {
             let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-            let room = room.clone();
-            let reader = Reader { store, value_size_max, room, runtime, damaged_count: 0 };
-            let thread = std::thread::Builder::new().name("pelton-store".to_owned());
-            thread.spawn(move || reader.answer_all(waiting))
+            let (read, written, room) = (Arc::clone(&store), Arc::clone(&store), room.clone());
+            let reader = Reader {
+                store: read,
+                value_size_max,
+                room,
+                runtime,
+                damaged_count: 0,
+                has_failed: false,
+            };
+            Ok(vec![
+                thread("pelton-store").spawn(move || reader.answer_all(to_read))?,
+                thread("pelton-writer").spawn(move || write_all(&written, to_write))?,
+            ])
         };
-        let thread = start().map_err(|error| {
+        let threads = start().map_err(|error: io::Error| {
             StartError::failed(
-                format!("The store's thread cannot be started: {error}."),
+                format!("The store's threads cannot be started: {error}."),
                 "Raise the limit on processes (ulimit -u, or TasksMax of the unit).",
             )
         })?;
-        Ok(Self { description, questions: Some(questions), room, thread: Some(thread) })
+        let (questions, writes) = (Some(questions), Some(writes));
+        Ok(Self { store, questions, writes, room, threads })
     }
 
     /// Asks without waiting for room: a full queue is an answer to new work.
@@ -80,9 +98,14 @@ impl Embedded {
     }
 }
 
+/// A thread of this name.
+fn thread(name: &str) -> Builder {
+    Builder::new().name(name.to_owned())
+}
+
 impl Origin for Embedded {
     fn describe(&self) -> String {
-        self.description.clone()
+        format!("embedded store {}", self.store.path().display())
     }
 
     fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
@@ -95,6 +118,31 @@ impl Origin for Embedded {
         })
     }
 
+    fn write(&self, write: Write) -> Writing<'_> {
+        let (answer, answered) = oneshot::channel();
+        let writes = self.writes.as_ref().expect("present until it is dropped");
+        let is_asked = writes.try_send(Asked { write, answer }).is_ok();
+        Box::pin(async move {
+            match is_asked {
+                true => answered.await.unwrap_or(Written::Unknown),
+                false => Written::Failed(FetchFailure::Unavailable),
+            }
+        })
+    }
+
+    fn audit(&self) -> Option<Audit> {
+        let store = Arc::clone(&self.store);
+        Some(Box::new(move || -> Look {
+            match store.read() {
+                Ok(records) => Box::new(move |key, etag| records.holds(key, etag)),
+                Err(error) => {
+                    tracing::error!(%error, "the store cannot be read");
+                    Box::new(|_, _| false)
+                }
+            }
+        }))
+    }
+
     fn ready(&self) -> Pin<Box<dyn Future<Output = bool> + '_>> {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
@@ -104,25 +152,27 @@ impl Origin for Embedded {
 }
 
 impl Drop for Embedded {
-    /// Ends the store's thread: it answers its batch and closes the file.
+    /// Ends the store's threads: they answer what they have been asked, and close the file.
     fn drop(&mut self) {
-        drop(self.questions.take());
+        drop((self.questions.take(), self.writes.take()));
         self.room.close();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic of the thread has already ended the process.
-            thread.join().expect("the store's thread ends by itself");
+            thread.join().expect("the store's threads end by themselves");
         }
     }
 }
 
-/// What the store's thread works with.
+/// What the reading thread works with.
 struct Reader {
-    store: Store,
+    store: Arc<Store>,
     value_size_max: usize,
     room: Room,
     /// Waits for room.
     runtime: Runtime,
     damaged_count: u64,
+    /// A read has met an error of the disk.
+    has_failed: bool,
 }
 
 impl Reader {
@@ -130,6 +180,7 @@ impl Reader {
     fn answer_all(mut self, mut waiting: mpsc::Receiver<Question>) {
         let mut batch = Vec::with_capacity(BATCH_COUNT_MAX);
         while waiting.blocking_recv_many(&mut batch, BATCH_COUNT_MAX) > 0 {
+            let opened_count = self.store.opened_count();
             let records = self.store.read();
             if let Err(error) = &records {
                 let path = self.store.path().display();
@@ -148,6 +199,10 @@ impl Reader {
                     }
                 }
             }
+            if records.is_err() || self.has_failed {
+                self.has_failed = false;
+                self.store.recover(opened_count);
+            }
         }
     }
 
@@ -163,7 +218,10 @@ impl Reader {
                     }
                     self.damaged_count += 1;
                 }
-                ReadFailure::Store(error) => tracing::error!(%error, "the store cannot be read"),
+                ReadFailure::Store(error) => {
+                    self.has_failed = true;
+                    tracing::error!(%error, "the store cannot be read");
+                }
                 ReadFailure::TooLarge => {}
             }
             failure.outcome()
@@ -175,7 +233,8 @@ impl Reader {
 mod tests {
     use super::super::store::{StoreFailure, StoreOptions};
     use super::*;
-    use crate::mesh::{ContentType, Lifetime};
+    use crate::mesh::{Change, ContentType, Key, Lifetime, Precondition, Stale, Stored};
+    use shard_cache::hash::Etag;
     use std::time::Duration;
 
     fn store(folder: &std::path::Path) -> Store {
@@ -203,7 +262,7 @@ mod tests {
     fn values_absences_and_failures_come_back_as_what_they_are() {
         let folder = tempfile::tempdir().expect("a folder");
         let embedded =
-            Embedded::start(store(folder.path()), 8, 100, Room::new(10)).expect("starts");
+            Embedded::start(store(folder.path()), 8, 8, 100, Room::new(10)).expect("starts");
         block_on(async {
             assert!(embedded.ready().await);
             let found = embedded.fetch(b"k").await.expect("read").expect("found");
@@ -219,10 +278,47 @@ mod tests {
     }
 
     #[test]
+    fn a_fetch_after_a_write_sees_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let embedded =
+            Embedded::start(store(folder.path()), 8, 8, 100, Room::new(10)).expect("starts");
+        let write = |change, value: &[u8]| Write {
+            key: Key::new(b"k").expect("short"),
+            change,
+            value: value.into(),
+            precondition: Precondition::default(),
+        };
+        let put = Change::Put {
+            content_type: ContentType::JSON,
+            lifetime: Lifetime::Default,
+            stale: Stale::default(),
+        };
+        block_on(async {
+            for value in [&b"1"[..], b"2"] {
+                let written = embedded.write(write(put, value)).await;
+                let etag = Etag::of(ContentType::JSON.as_str(), value);
+                let stored = Stored {
+                    content_type: ContentType::JSON.checked_json(),
+                    etag,
+                    is_new: false,
+                    lifetime: Lifetime::Unlimited,
+                    stale: Stale::default(),
+                };
+                assert_eq!(written, Written::Stored(stored));
+                let found = embedded.fetch(b"k").await.expect("read").expect("found");
+                assert_eq!((&*found.value, found.etag), (value, etag));
+            }
+            assert_eq!(embedded.write(write(Change::Delete, b"")).await, Written::Deleted);
+            assert!(embedded.fetch(b"k").await.expect("read").is_none());
+        });
+    }
+
+    #[test]
     fn a_value_holds_room_until_it_is_spent_or_nobody_takes_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let room = Room::new(10);
-        let embedded = Embedded::start(store(folder.path()), 8, 100, room.clone()).expect("starts");
+        let embedded =
+            Embedded::start(store(folder.path()), 8, 8, 100, room.clone()).expect("starts");
         let fetch = async || embedded.fetch(b"k").await.expect("read").expect("found");
         block_on(async {
             // Two values of five bytes fill the room; a third one waits for it.
@@ -240,7 +336,8 @@ mod tests {
     #[test]
     fn dropping_it_closes_the_file_even_while_a_value_waits_for_room() {
         let folder = tempfile::tempdir().expect("a folder");
-        let embedded = Embedded::start(store(folder.path()), 8, 100, Room::new(5)).expect("starts");
+        let embedded =
+            Embedded::start(store(folder.path()), 8, 8, 100, Room::new(5)).expect("starts");
         let held = block_on(embedded.fetch(b"k")).expect("read").expect("found");
         let (answer, _waits) = oneshot::channel();
         assert!(embedded.ask(Question::Get { key: b"k"[..].into(), answer }));
@@ -252,7 +349,7 @@ mod tests {
     #[test]
     fn dropping_it_closes_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
-        drop(Embedded::start(store(folder.path()), 8, 100, Room::new(10)).expect("starts"));
+        drop(Embedded::start(store(folder.path()), 8, 8, 100, Room::new(10)).expect("starts"));
         store(folder.path());
     }
 }

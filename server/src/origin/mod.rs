@@ -9,6 +9,8 @@ mod plane;
 mod record;
 mod room;
 mod store;
+mod writer;
+mod writes;
 
 pub use embedded::Embedded;
 pub use plane::{Plane, PlaneLimits, Purges};
@@ -16,7 +18,7 @@ pub use room::Room;
 pub use store::{Batch, Puts, Store, StoreFailure, StoreOptions};
 
 use crate::error::FetchFailure;
-use crate::mesh::Found;
+use crate::mesh::{Audit, Change, Found, Key, Precondition, Upload, Written};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -26,6 +28,31 @@ pub type Fetched = Result<Option<Found>, FetchFailure>;
 /// A fetch under way.
 pub type Fetch<'a> = Pin<Box<dyn Future<Output = Fetched> + 'a>>;
 
+/// A write as an origin is given it. It owns its bytes: it may outlive the upload that brought it.
+#[derive(Debug)]
+pub struct Write {
+    /// The key.
+    pub key: Key,
+    /// What becomes of it.
+    pub change: Change,
+    /// The value, where it is to have one.
+    pub value: Box<[u8]>,
+    /// When that is done.
+    pub precondition: Precondition,
+}
+
+impl Write {
+    /// What an upload asks for; copies the body.
+    #[must_use]
+    pub fn of(upload: &Upload) -> Self {
+        let Upload { change, precondition, .. } = *upload;
+        Self { key: upload.key().clone(), change, value: upload.body().into(), precondition }
+    }
+}
+
+/// A write under way.
+pub type Writing<'a> = Pin<Box<dyn Future<Output = Written> + 'a>>;
+
 /// A source of truth. Its futures run on the one thread of the origin plane and must not block.
 pub trait Origin {
     /// What it is, in a few words, for the start-up lines and `/stats`.
@@ -33,6 +60,21 @@ pub trait Origin {
 
     /// Fetches one key. The plane applies `origin.timeout` and `cache.value_size_max` around it.
     fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a>;
+
+    /// Does a write if its precondition holds; nothing comes between the two. What it answers is
+    /// durable. The plane waits for `origin.timeout`, and lets what takes longer go on.
+    ///
+    /// An origin that cannot be written leaves this as it is: nothing is done.
+    fn write(&self, _write: Write) -> Writing<'_> {
+        Box::pin(async { Written::Failed(FetchFailure::Unavailable) })
+    }
+
+    /// What tells, on another thread, whether a value that a snapshot has is still what the origin
+    /// holds. One that can be written has it: a write could else be followed by what was there
+    /// before it, once the process was killed. `None` where a value is as good as its age.
+    fn audit(&self) -> Option<Audit> {
+        None
+    }
 
     /// Whether it can answer: asked before the server reports itself ready.
     fn ready(&self) -> Pin<Box<dyn Future<Output = bool> + '_>>;

@@ -1,21 +1,23 @@
-//! The origin plane's loop: orders of all shards in, exactly one landing an order back.
+//! The origin plane's loop: orders of all shards in, exactly one answer an order back.
 //!
 //! Runs on the plane's one thread, on a tokio `current_thread` runtime inside a `LocalSet`, beside
-//! the admin server. A pass takes a bounded number of orders and landings and then yields, so the
-//! admin server answers under any load. A pass: take orders, take what fetches have ended, flush
-//! each port that got a landing once. Shards write the eventfd only while the plane's flag says
-//! that it sleeps: it is raised before the last look at the ports, so no order is overlooked.
+//! the admin server. A pass takes a bounded number of orders and answers and then yields, so the
+//! admin server answers under any load. A pass: take orders, take what the origin has answered,
+//! flush each port that got an answer once. Shards write the eventfd only while the plane's flag
+//! says that it sleeps: it is raised before the last look at the ports, so no order is overlooked.
 //!
 //! An origin that panics ends the process (`panic = "abort"`): the plane never dies unnoticed.
 #![expect(clippy::disallowed_types, reason = "one thread: the origin is shared by its fetches")]
 
-use super::Origin;
+use super::writes::{Late, LateWrites, write};
+use super::{Origin, Room};
 use crate::error::{FetchFailure, StartError};
 use crate::mesh::{
-    Delivery, FlightId, Found, Key, Landing, Order, OriginPort, Outcome, PurgeRequest, Purged,
-    Sleep,
+    Delivery, FlightId, Found, Key, Landing, Named, Order, OriginPort, Outcome, PurgeOrder,
+    PurgeRequest, Purged, Sleep, Upload, Written,
 };
 use crate::sys::eventfd::EventFd;
+use shard_cache::Force;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,25 +26,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// The most orders taken from all ports in one pass.
 const ORDERS_PASS_MAX: usize = 1_024;
 
-/// The most landings handed out in one pass.
-const LANDINGS_PASS_MAX: usize = 1_024;
+/// The most answers handed out in one pass.
+const ENDED_PASS_MAX: usize = 1_024;
 
 /// How long the origin is left alone after it said that it is not ready.
 const READY_RETRY: Duration = Duration::from_millis(250);
 
-/// What the plane applies around every fetch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the plane applies around every fetch and write.
+#[derive(Clone, Debug)]
 pub struct PlaneLimits {
     /// `origin.timeout`.
     pub timeout: Duration,
     /// `cache.value_size_max`, bytes.
     pub value_size_max: usize,
+    /// Room for what is written, on its way to the origin.
+    pub written: Room,
+    /// Writes that the origin may have beyond the timeout.
+    pub late_writes_max: usize,
 }
 
 /// The plane before it runs.
@@ -55,6 +61,7 @@ pub struct Plane {
     ready: Arc<AtomicBool>,
     purges: Purges,
     purge: Option<Purging>,
+    late: LateWrites,
 }
 
 /// Where purges come from.
@@ -73,7 +80,9 @@ impl fmt::Debug for Purges {
 
 /// The purge that is under way.
 struct Purging {
-    request: PurgeRequest,
+    order: PurgeOrder,
+    /// Who asked for it; nobody where a write was late.
+    answer: Option<oneshot::Sender<Purged>>,
     /// Shards that have not sent it back.
     waiting: usize,
 }
@@ -84,8 +93,15 @@ impl fmt::Debug for Plane {
     }
 }
 
-/// A fetch that ended: whose it is and what became of it.
-type Ended = (usize, Landing);
+/// What the origin was asked for, once it is to be heard of.
+enum Ended {
+    /// A fetch for this shard.
+    Fetch(usize, Landing),
+    /// A write for this shard, and what is left of it where it is late.
+    Write(usize, Box<Upload>, Option<Late>),
+    /// A write of this key that was late.
+    Late(Box<Key>),
+}
 
 impl Plane {
     /// A plane over the ports of all shards. `eventfd` is the one that all of them write while
@@ -109,16 +125,16 @@ impl Plane {
                 "Raise the limit on open files (ulimit -n, or LimitNOFILE of the unit).",
             )
         })?;
-        Ok(Self { origin, ports, eventfd, sleep, limits, ready, purges, purge: None })
+        let late = LateWrites::default();
+        Ok(Self { origin, ports, eventfd, sleep, limits, ready, purges, purge: None, late })
     }
 
-    /// Runs until `stop` turns true or its sender is gone. Fetches under way are then dropped:
-    /// the shards have answered their clients before they let the plane stop.
-    /// Must run inside a `LocalSet`.
+    /// Runs until `stop` turns true or its sender is gone. Fetches under way are then dropped, and
+    /// writes left to the origin: the shards have answered their clients before they let the plane
+    /// stop. Must run inside a `LocalSet`.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let asked = tokio::task::spawn_local(until_ready(self.origin.clone(), self.ready.clone()));
-        let mut fetches = JoinSet::new();
-        let mut landed = vec![false; self.ports.len()];
+        let ready = tokio::task::spawn_local(until_ready(self.origin.clone(), self.ready.clone()));
+        let mut asked = JoinSet::new();
         loop {
             self.sleep.prepare();
             if !self.ports.iter_mut().any(OriginPort::has_mail) {
@@ -130,53 +146,42 @@ impl Plane {
                         self.purge(request);
                     }
                     () = ordered(&self.eventfd) => {}
-                    Some(ended) = fetches.join_next() => self.land(joined(ended), &mut landed),
+                    Some(ended) = asked.join_next() => self.end(joined(ended), &mut asked),
                 }
             }
             self.sleep.end();
-            while self.pass(&mut fetches, &mut landed) {
+            while self.pass(&mut asked) {
                 tokio::task::yield_now().await;
                 if *stop.borrow() {
                     break;
                 }
             }
         }
-        asked.abort();
+        ready.abort();
     }
 
     /// One pass of bounded work; the answer is whether there may be more to do at once.
-    fn pass(&mut self, fetches: &mut JoinSet<Ended>, landed: &mut [bool]) -> bool {
-        let more_orders = self.take_orders(fetches);
+    fn pass(&mut self, asked: &mut JoinSet<Ended>) -> bool {
+        let more_orders = self.take_orders(asked);
         let mut count = 0;
-        while count < LANDINGS_PASS_MAX {
-            let Some(ended) = fetches.try_join_next() else { break };
-            self.land(joined(ended), landed);
+        while count < ENDED_PASS_MAX {
+            let Some(ended) = asked.try_join_next() else { break };
+            self.end(joined(ended), asked);
             count += 1;
         }
-        for (port, landed) in self.ports.iter_mut().zip(landed) {
-            if std::mem::take(landed) {
-                port.flush();
-            }
-        }
-        more_orders || count == LANDINGS_PASS_MAX
+        self.ports.iter_mut().for_each(OriginPort::flush);
+        more_orders || count == ENDED_PASS_MAX
     }
 
-    /// Starts a fetch for each order; the answer is whether a port may hold more.
-    fn take_orders(&mut self, fetches: &mut JoinSet<Ended>) -> bool {
+    /// Asks the origin for each order; the answer is whether a port may hold more.
+    fn take_orders(&mut self, asked: &mut JoinSet<Ended>) -> bool {
         let share = (ORDERS_PASS_MAX / self.ports.len().max(1)).max(1);
         let mut more = false;
         for index in 0..self.ports.len() {
             let mut count = 0;
             while count < share {
-                match self.ports[index].next_order() {
-                    Some(Order::Fetch { flight, key }) => {
-                        let fetch = fetch(self.origin.clone(), self.limits, flight, key);
-                        fetches.spawn_local(async move { (index, fetch.await) });
-                    }
-                    Some(Order::Spent(found)) => drop(found),
-                    Some(Order::Purged(order)) => self.purged(order.outcome),
-                    None => break,
-                }
+                let Some(order) = self.ports[index].next_order() else { break };
+                self.take(index, order, asked);
                 count += 1;
             }
             more |= count == share;
@@ -184,37 +189,96 @@ impl Plane {
         more
     }
 
-    /// Sends a purge to every shard.
+    fn take(&mut self, index: usize, order: Order, asked: &mut JoinSet<Ended>) {
+        match order {
+            Order::Fetch { flight, key } => {
+                let PlaneLimits { timeout, value_size_max, .. } = self.limits;
+                let fetch = fetch(self.origin.clone(), timeout, value_size_max, flight, key);
+                asked.spawn_local(async move { Ended::Fetch(index, fetch.await) });
+            }
+            Order::Spent(found) => drop(found),
+            Order::Write(mut upload) if self.late.count() >= self.limits.late_writes_max => {
+                upload.outcome = Written::Failed(FetchFailure::NoRoom);
+                self.ports[index].deliver(Delivery::Written(upload));
+            }
+            Order::Write(mut upload) => {
+                let (origin, timeout) = (self.origin.clone(), self.limits.timeout);
+                let room = self.limits.written.clone();
+                asked.spawn_local(async move {
+                    let late = write(origin, timeout, room, &mut upload).await;
+                    Ended::Write(index, upload, late)
+                });
+            }
+            Order::Purged(order) => self.purged(order.outcome),
+        }
+    }
+
+    /// Begins a purge that was asked for.
     fn purge(&mut self, request: PurgeRequest) {
         if let Err(error) = (self.purges.note)() {
             tracing::error!("nothing is purged, since it cannot be noted for a restart: {error}");
             request.answer.send(Purged::NotNoted).ok();
             return;
         }
+        self.begin_purge(request.order, Some(request.answer));
+    }
+
+    /// Sends a purge to every shard.
+    fn begin_purge(&mut self, order: PurgeOrder, answer: Option<oneshot::Sender<Purged>>) {
         for port in &mut self.ports {
-            port.deliver(Delivery::Purge(Box::new(request.order.clone())));
+            port.deliver(Delivery::Purge(Box::new(order.clone())));
             port.flush();
         }
-        self.purge = Some(Purging { request, waiting: self.ports.len() });
+        self.purge = Some(Purging { order, answer, waiting: self.ports.len() });
     }
 
     /// A shard has sent the purge back: when all have, whoever asked is told.
     fn purged(&mut self, outcome: Purged) {
         let mut purge = self.purge.take().expect("a purge comes back from each shard once");
-        purge.request.order.outcome = purge.request.order.outcome.max(outcome);
+        purge.order.outcome = purge.order.outcome.max(outcome);
         purge.waiting -= 1;
         if purge.waiting > 0 {
             self.purge = Some(purge);
             return;
         }
-        // Whoever asked may have given up.
-        purge.request.answer.send(purge.request.order.outcome).ok();
+        if let Some(answer) = purge.answer {
+            // Whoever asked may have given up.
+            answer.send(purge.order.outcome).ok();
+        }
+        self.purge_late();
     }
 
-    /// Hands one landing to its shard; it is published by the pass that follows.
-    fn land(&mut self, (index, landing): Ended, landed: &mut [bool]) {
-        self.ports[index].deliver(Delivery::Landing(landing));
-        landed[index] = true;
+    /// Purges the next key whose write was late, unless a purge is under way: after that.
+    fn purge_late(&mut self) {
+        if self.purge.is_some() {
+            return;
+        }
+        if let Some(key) = self.late.next_ended() {
+            let named = Named::Key(key);
+            self.begin_purge(PurgeOrder { named, force: Force::Hard, outcome: Purged::Done }, None);
+        }
+    }
+
+    /// The origin is heard of; a shard is told by the pass that follows.
+    fn end(&mut self, ended: Ended, asked: &mut JoinSet<Ended>) {
+        match ended {
+            Ended::Fetch(index, landing) => self.ports[index].deliver(Delivery::Landing(landing)),
+            Ended::Write(index, upload, late) => {
+                if let Some(late) = late {
+                    self.late.begin();
+                    let key = Box::new(upload.key().clone());
+                    asked.spawn_local(async move {
+                        late.await;
+                        Ended::Late(key)
+                    });
+                }
+                self.ports[index].deliver(Delivery::Written(upload));
+            }
+            Ended::Late(key) => {
+                self.late.end(*key);
+                self.purge_late();
+            }
+        }
     }
 }
 
@@ -232,10 +296,16 @@ async fn ordered(eventfd: &AsyncFd<File>) {
 }
 
 /// One fetch with its deadline and bound: whatever the origin does, one landing comes of it.
-async fn fetch(origin: Rc<dyn Origin>, limits: PlaneLimits, flight: FlightId, key: Key) -> Landing {
-    let fetched = tokio::time::timeout(limits.timeout, origin.fetch(key.as_bytes())).await;
+async fn fetch(
+    origin: Rc<dyn Origin>,
+    timeout: Duration,
+    value_size_max: usize,
+    flight: FlightId,
+    key: Key,
+) -> Landing {
+    let fetched = tokio::time::timeout(timeout, origin.fetch(key.as_bytes())).await;
     let outcome = match fetched {
-        Ok(Ok(Some(found))) => bounded(found, limits.value_size_max),
+        Ok(Ok(Some(found))) => bounded(found, value_size_max),
         Ok(Ok(None)) => Outcome::Absent,
         Ok(Err(failure)) => Outcome::Failed(failure),
         Err(_elapsed) => Outcome::Failed(FetchFailure::Timeout),
@@ -253,7 +323,7 @@ fn bounded(found: Found, value_size_max: usize) -> Outcome {
 
 /// The result of a task that cannot be cancelled and, since a panic ends the process, not panic.
 fn joined(ended: Result<Ended, tokio::task::JoinError>) -> Ended {
-    ended.expect("a fetch is neither cancelled nor does it outlive a panic")
+    ended.expect("what was asked is neither cancelled nor does it outlive a panic")
 }
 
 /// Asks the origin until it is ready, and says so.
@@ -266,17 +336,24 @@ async fn until_ready(origin: Rc<dyn Origin>, ready: Arc<AtomicBool>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Fetch;
+    use super::super::{Fetch, Write, Writing};
     use super::*;
-    use crate::mesh::{ContentType, Held, Lifetime, origin_link};
+    use crate::mesh::{
+        Change, ContentType, Held, Lifetime, OriginLink, ReplyRef, Stale, Stored, origin_link,
+    };
     use crate::sys::eventfd;
-    use shard_cache::hash::Etag;
+    use shard_cache::hash::{Etag, KeyHash};
     use std::future::Future;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, RawFd};
     use std::pin::Pin;
+    use tokio::sync::Notify;
 
     /// Answers by the key's first letter.
-    struct Scripted;
+    #[derive(Default)]
+    struct Scripted {
+        /// Lets writes of keys with an `h` end.
+        released: Notify,
+    }
 
     impl Origin for Scripted {
         fn describe(&self) -> String {
@@ -295,10 +372,28 @@ mod tests {
             })
         }
 
+        fn write(&self, write: Write) -> Writing<'_> {
+            Box::pin(async move {
+                if write.key.as_bytes()[0] == b'h' {
+                    self.released.notified().await;
+                }
+                assert_eq!(&*write.value, b"value");
+                STORED
+            })
+        }
+
         fn ready(&self) -> Pin<Box<dyn Future<Output = bool> + '_>> {
             Box::pin(async { true })
         }
     }
+
+    const STORED: Written = Written::Stored(Stored {
+        content_type: ContentType::JSON,
+        etag: Etag::from_bits(1),
+        is_new: true,
+        lifetime: Lifetime::Default,
+        stale: Stale { while_revalidate: None, if_error: None },
+    });
 
     fn found(value: Vec<u8>) -> Found {
         Found {
@@ -306,64 +401,134 @@ mod tests {
             content_type: ContentType::JSON,
             etag: Etag::from_bits(1),
             lifetime: Lifetime::Default,
+            stale: Stale::default(),
             held: Held::default(),
         }
     }
 
     const FLIGHTS_MAX: usize = 4_096;
+    const UPLOADS_COUNT: usize = 4;
 
     fn order(slot: u32, key: &str) -> Order {
         let key = Key::new(key.as_bytes()).expect("short");
         Order::Fetch { flight: FlightId { slot, generation: 7 }, key }
     }
 
-    /// Runs a plane over two ports until `orders` have all been landed; landings of each port.
-    fn run(orders: [Vec<(u32, String)>; 2]) -> [Vec<Landing>; 2] {
+    /// The shards' side of a plane that runs.
+    struct Shards {
+        links: [OriginLink; 2],
+        origin: Rc<Scripted>,
+        wake: RawFd,
+        ready: Arc<AtomicBool>,
+    }
+
+    impl Shards {
+        fn send(&mut self, shard: usize, order: Order) {
+            let link = &mut self.links[shard];
+            link.order(order);
+            if link.must_wake() {
+                eventfd::signal(self.wake);
+            }
+        }
+
+        fn write(&mut self, shard: usize, key: &str) {
+            let mut upload = Upload::new(0, 5);
+            let reply = ReplyRef { index: 0, generation: 0 };
+            upload.address(reply, KeyHash::from_bits(0), key.as_bytes());
+            upload.change = Change::Put {
+                content_type: ContentType::JSON,
+                lifetime: Lifetime::Default,
+                stale: Stale::default(),
+            };
+            assert!(upload.append(b"value"));
+            self.send(shard, Order::Write(upload));
+        }
+
+        async fn next(&mut self, shard: usize) -> Delivery {
+            loop {
+                match self.links[shard].next_delivery() {
+                    Some(delivery) => return delivery,
+                    None => tokio::task::yield_now().await,
+                }
+            }
+        }
+
+        async fn written(&mut self, shard: usize) -> Written {
+            let Delivery::Written(upload) = self.next(shard).await else { panic!("no answer") };
+            upload.outcome
+        }
+
+        /// Confirms a purge of `key` in both shards.
+        async fn confirm_purge(&mut self, key: &str) {
+            for shard in 0..2 {
+                let Delivery::Purge(order) = self.next(shard).await else { panic!("no purge") };
+                assert_eq!(order.named, Named::Key(Key::new(key.as_bytes()).expect("short")));
+                assert_eq!(order.force, Force::Hard);
+                self.send(shard, Order::Purged(order));
+            }
+        }
+
+        fn has_mail(&mut self) -> bool {
+            self.links.iter_mut().any(OriginLink::has_mail)
+        }
+    }
+
+    /// Runs a plane over two ports, of which one write may be late, while `test` runs.
+    fn run<T>(test: impl AsyncFnOnce(&mut Shards) -> T) -> T {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let wake = EventFd::for_runtime().expect("an eventfd");
         let wake_fd = wake.as_raw_fd();
         let (sleep, shard_sleep) = (Sleep::new(), Sleep::new());
         let shard_wake = Arc::new(EventFd::for_ring().expect("an eventfd"));
-        let link = || origin_link(FLIGHTS_MAX, &shard_sleep, &sleep, &shard_wake);
-        let (mut links, ports): (Vec<_>, Vec<_>) = [link(), link()].into_iter().unzip();
+        let link = || origin_link(FLIGHTS_MAX, UPLOADS_COUNT, &shard_sleep, &sleep, &shard_wake);
+        let ((first, one), (second, two)) = (link(), link());
         let ready = Arc::new(AtomicBool::new(false));
-        let wanted = [orders[0].len(), orders[1].len()];
         let (stop, stopped) = watch::channel(false);
         tokio::task::LocalSet::new().block_on(&runtime, async {
-            let limits = PlaneLimits { timeout: Duration::from_millis(5), value_size_max: 10 };
-            let origin = Rc::new(Scripted);
+            let limits = PlaneLimits {
+                timeout: Duration::from_millis(5),
+                value_size_max: 10,
+                written: Room::new(10),
+                late_writes_max: 1,
+            };
+            let origin = Rc::new(Scripted::default());
             let (_nobody, requests) = mpsc::channel(1);
             let purges = Purges { requests, note: Box::new(|| Ok(())) };
-            let plane =
-                Plane::new(origin, ports, wake, sleep.clone(), limits, ready.clone(), purges)
-                    .expect("made");
+            let ports = vec![one, two];
+            let (sleep, is_ready) = (sleep.clone(), Arc::clone(&ready));
+            let plane = Plane::new(origin.clone(), ports, wake, sleep, limits, is_ready, purges)
+                .expect("made");
             let plane = tokio::task::spawn_local(plane.run(stopped));
             // The plane sleeps before the first order, so that it must be woken.
             tokio::task::yield_now().await;
-            for (link, orders) in links.iter_mut().zip(orders) {
-                for (slot, key) in orders {
-                    link.order(order(slot, &key));
-                }
-                link.order(Order::Spent(found(vec![1])));
-                if link.must_wake() {
-                    eventfd::signal(wake_fd);
-                }
-            }
-            let mut landings = [Vec::new(), Vec::new()];
-            while landings[0].len() < wanted[0] || landings[1].len() < wanted[1] {
-                for (landings, link) in landings.iter_mut().zip(&mut links) {
-                    landings.extend(std::iter::from_fn(|| match link.next_delivery()? {
-                        Delivery::Landing(landing) => Some(landing),
-                        Delivery::Purge(_) => panic!("nobody purges"),
-                    }));
-                }
-                tokio::task::yield_now().await;
-            }
-            assert!(ready.load(Ordering::Acquire));
+            let mut shards = Shards { links: [first, second], origin, wake: wake_fd, ready };
+            let result = test(&mut shards).await;
             stop.send(true).expect("the plane runs");
             plane.await.expect("the plane ends");
-            assert!(links.iter_mut().all(|link| !link.has_mail()), "nothing is landed twice");
+            assert!(!shards.has_mail(), "nothing is answered twice");
+            result
+        })
+    }
+
+    /// Has all `orders` landed; the landings of each port.
+    fn fetch_all(orders: [Vec<(u32, String)>; 2]) -> [Vec<Landing>; 2] {
+        run(async |shards| {
+            let mut landings = [Vec::new(), Vec::new()];
+            for (shard, orders) in orders.iter().enumerate() {
+                for (slot, key) in orders {
+                    shards.send(shard, order(*slot, key));
+                }
+                shards.send(shard, Order::Spent(found(vec![1])));
+            }
+            for (shard, orders) in orders.iter().enumerate() {
+                for _ in orders {
+                    let delivery = shards.next(shard).await;
+                    let Delivery::Landing(landing) = delivery else { panic!("no landing") };
+                    landings[shard].push(landing);
+                }
+            }
+            assert!(shards.ready.load(Ordering::Acquire));
             landings
         })
     }
@@ -372,7 +537,7 @@ mod tests {
     fn every_outcome_of_a_fetch_becomes_one_landing() {
         let keys = ["absent", "hang", "large", "unavailable", "value"];
         let orders = (0..).zip(keys.map(str::to_owned)).collect();
-        let [mut landings, _] = run([orders, Vec::new()]);
+        let [mut landings, _] = fetch_all([orders, Vec::new()]);
         landings.sort_by_key(|landing| landing.flight.slot);
         let seen: Vec<_> = landings
             .iter()
@@ -388,11 +553,61 @@ mod tests {
     #[test]
     fn more_orders_than_a_pass_takes_are_all_landed_at_their_own_port() {
         let orders = |from: u32| (from..from + 3_000).map(|slot| (slot, "v".to_owned())).collect();
-        let landings = run([orders(0), orders(10_000)]);
+        let landings = fetch_all([orders(0), orders(10_000)]);
         for (landings, from) in landings.into_iter().zip([0, 10_000]) {
             let mut slots: Vec<_> = landings.iter().map(|landing| landing.flight.slot).collect();
             slots.sort_unstable();
             assert_eq!(slots, (from..from + 3_000).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_write_is_answered_at_its_own_port_by_its_own_box() {
+        run(async |shards| {
+            shards.write(1, "quick");
+            let Delivery::Written(upload) = shards.next(1).await else { panic!("no answer") };
+            assert_eq!((upload.outcome, upload.key().as_bytes()), (STORED, &b"quick"[..]));
+        });
+    }
+
+    #[test]
+    fn a_late_write_is_unknown_at_once_and_its_key_purged_once_it_is_done() {
+        run(async |shards| {
+            shards.write(0, "hang");
+            assert_eq!(shards.written(0).await, Written::Unknown);
+            shards.write(1, "quick");
+            assert_eq!(shards.written(1).await, Written::Failed(FetchFailure::NoRoom));
+            assert!(!shards.has_mail(), "it is not done yet");
+            shards.origin.released.notify_one();
+            shards.confirm_purge("hang").await;
+            shards.write(1, "quick");
+            assert_eq!(shards.written(1).await, STORED);
+        });
+    }
+
+    #[test]
+    fn keys_of_late_writes_are_purged_one_after_the_other() {
+        run(async |shards| {
+            shards.write(0, "hang");
+            shards.write(1, "hold");
+            assert_eq!(shards.written(0).await, Written::Unknown);
+            assert_eq!(shards.written(1).await, Written::Unknown);
+            shards.origin.released.notify_waiters();
+            shards.confirm_purge("hang").await;
+            shards.confirm_purge("hold").await;
+        });
+    }
+
+    #[test]
+    fn a_write_that_finds_no_room_in_time_is_not_done() {
+        run(async |shards| {
+            // Two bodies fill the room.
+            shards.write(0, "hang");
+            shards.write(0, "hang");
+            shards.write(1, "third");
+            assert_eq!(shards.written(1).await, Written::Failed(FetchFailure::NoRoom));
+            assert_eq!(shards.written(0).await, Written::Unknown);
+            assert_eq!(shards.written(0).await, Written::Unknown);
+        });
     }
 }

@@ -2,19 +2,26 @@
 //!
 //! Owns the file, its one table, and what is said to an operator when it cannot be opened. Knows
 //! nothing of planes and shards.
+//!
+//! After an error of the disk, redb refuses everything until the file is opened again: so whoever
+//! meets one says so ([`Store::recover`]), or a full disk would end the reads as well.
 
+use super::Write;
 use super::holder::holder;
 use super::record::Record;
 use crate::error::{FetchFailure, StartError};
-use crate::mesh::{ContentType, Found, Held, Lifetime};
+use crate::mesh::{
+    Change, ContentType, Found, Held, Lifetime, Precondition, Stale, Stored, Written,
+};
 use redb::{
-    Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, StorageError,
-    TableDefinition, TableError, WriteTransaction,
+    Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    StorageError, TableDefinition, TableError, WriteTransaction,
 };
 use shard_cache::hash::Etag;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 /// The one table: key to record, see [`super::record`].
@@ -49,11 +56,34 @@ fn failure(error: impl Into<redb::Error>) -> StoreFailure {
     StoreFailure(error.into().to_string())
 }
 
+/// Opens the file.
+type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+
 /// An open store. Only one process at a time has it open.
-#[derive(Debug)]
 pub struct Store {
-    database: Database,
+    opened: RwLock<Opened>,
+    open: Opener,
     path: PathBuf,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// The file as it was opened last.
+struct Opened {
+    /// `None` where that has failed.
+    database: Option<Database>,
+    /// How often it was opened.
+    number: u64,
+}
+
+impl Opened {
+    fn database(&self) -> Result<&Database, StoreFailure> {
+        self.database.as_ref().ok_or_else(|| StoreFailure("the file is closed".to_owned()))
+    }
 }
 
 impl Store {
@@ -69,11 +99,15 @@ impl Store {
             std::fs::create_dir_all(folder).map_err(|error| unreadable(folder, &error))?;
         }
         check_magic(path)?;
-        let database = Database::builder()
-            .set_cache_size(options.cache_bytes)
-            .create(path)
-            .map_err(|error| refusal(path, error))?;
-        let store = Self { database, path: path.clone() };
+        let (file, cache_bytes) = (path.clone(), options.cache_bytes);
+        let open = move || Database::builder().set_cache_size(cache_bytes).create(&file);
+        Self::open_by(path, Box::new(open))
+    }
+
+    fn open_by(path: &Path, open: Opener) -> Result<Self, StartError> {
+        let database = open().map_err(|error| refusal(path, error))?;
+        let opened = RwLock::new(Opened { database: Some(database), number: 1 });
+        let store = Self { opened, open, path: path.to_owned() };
         // Reading needs the table to exist, and a first read proves that the file can be read.
         store.make_table().map_err(|error| damaged(path, &error.to_string()))?;
         Ok(store)
@@ -81,7 +115,7 @@ impl Store {
 
     /// Makes the table if it is missing.
     fn make_table(&self) -> Result<(), StoreFailure> {
-        let read = self.database.begin_read().map_err(failure)?;
+        let read = self.opened().database()?.begin_read().map_err(failure)?;
         match read.open_table(RECORDS) {
             Ok(_) => return Ok(()),
             Err(TableError::TableDoesNotExist(_)) => {}
@@ -105,9 +139,39 @@ impl Store {
         self.read()?.0.len().map_err(failure)
     }
 
+    /// How often the file was opened, for [`Self::recover`].
+    pub(super) fn opened_count(&self) -> u64 {
+        self.opened().number
+    }
+
+    fn opened(&self) -> RwLockReadGuard<'_, Opened> {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something has failed that was begun when the file had been opened so often: opens it again,
+    /// unless somebody has. What is read or written meanwhile fails.
+    pub(super) fn recover(&self, opened_count: u64) {
+        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        if opened.number != opened_count {
+            return;
+        }
+        // It lets go of the file first.
+        opened.database = None;
+        match (self.open)() {
+            Ok(database) => {
+                *opened = Opened { database: Some(database), number: opened_count + 1 };
+                tracing::warn!(path = %self.path.display(), "the store was opened again");
+            }
+            Err(error) => {
+                let path = self.path.display();
+                tracing::error!(%path, %error, "the store cannot be opened again");
+            }
+        }
+    }
+
     /// The records as of now; later commits do not show.
     pub(super) fn read(&self) -> Result<Records, StoreFailure> {
-        let read = self.database.begin_read().map_err(failure)?;
+        let read = self.opened().database()?.begin_read().map_err(failure)?;
         Ok(Records(read.open_table(RECORDS).map_err(failure)?))
     }
 
@@ -116,7 +180,7 @@ impl Store {
     /// # Errors
     /// The file cannot be written.
     pub fn batch(&self) -> Result<Batch, StoreFailure> {
-        let mut write = self.database.begin_write().map_err(failure)?;
+        let mut write = self.opened().database()?.begin_write().map_err(failure)?;
         // After a kill the file then opens in a millisecond instead of being read whole.
         write.set_quick_repair(true);
         // Opening makes the table, so that even an empty batch leaves a store that can be read.
@@ -146,11 +210,33 @@ impl ReadFailure {
     }
 }
 
+/// How long a value with this ttl is fresh: the store is its own truth.
+fn lifetime(ttl: Option<Duration>) -> Lifetime {
+    ttl.map_or(Lifetime::Unlimited, Lifetime::For)
+}
+
+/// The type of a value that may be JSON: says so if it is.
+fn checked(content_type: ContentType, value: &[u8]) -> ContentType {
+    let is_json = |text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    match content_type.names_json() && std::str::from_utf8(value).is_ok_and(is_json) {
+        true => content_type.checked_json(),
+        false => content_type,
+    }
+}
+
 /// One read transaction.
 #[derive(Debug)]
 pub(super) struct Records(ReadOnlyTable<&'static [u8], &'static [u8]>);
 
 impl Records {
+    /// Whether the value of `key` has this tag. It has not if it cannot be read.
+    pub(super) fn holds(&self, key: &[u8], etag: Etag) -> bool {
+        let stored = self.0.get(key).ok().flatten();
+        stored.is_some_and(|stored| {
+            Record::read(stored.value()).is_some_and(|record| record.etag() == etag)
+        })
+    }
+
     /// The value of a key, if there is one; values above `value_size_max` bytes are not copied, and
     /// others when `hold` has found room for so many bytes.
     pub(super) fn get(
@@ -169,8 +255,9 @@ impl Records {
             held: hold(record.value.len()),
             value: record.value.into(),
             content_type: record.content_type,
-            etag: Etag::of(record.content_type.as_str(), record.value),
-            lifetime: record.ttl.map_or(Lifetime::Unlimited, Lifetime::For),
+            etag: record.etag(),
+            lifetime: lifetime(record.ttl),
+            stale: record.stale,
         }))
     }
 }
@@ -229,10 +316,46 @@ impl Puts<'_> {
         ttl: Option<Duration>,
         value: &[u8],
     ) -> Result<bool, StoreFailure> {
+        self.put_record(key, &Record { content_type, ttl, stale: Stale::default(), value })
+    }
+
+    fn put_record(&mut self, key: &[u8], record: &Record<'_>) -> Result<bool, StoreFailure> {
         self.record.clear();
-        Record { content_type, ttl, value }.write(self.record);
+        record.write(self.record);
         let replaced = self.table.insert(key, self.record.as_slice()).map_err(failure)?;
         Ok(replaced.is_some())
+    }
+
+    /// Does a write if its precondition holds of what the batch has made of the key.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn write(&mut self, write: &Write) -> Result<Written, StoreFailure> {
+        let key = write.key.as_bytes();
+        if write.precondition != Precondition::default()
+            && !write.precondition.holds(self.etag(key)?)
+        {
+            return Ok(Written::PreconditionFailed);
+        }
+        let Change::Put { content_type, lifetime: wanted, stale } = write.change else {
+            let removed = self.table.remove(key).map_err(failure)?;
+            return Ok(if removed.is_some() { Written::Deleted } else { Written::Absent });
+        };
+        let ttl = match wanted {
+            Lifetime::For(ttl) => Some(ttl),
+            Lifetime::Default | Lifetime::Unlimited => None,
+        };
+        let content_type = checked(content_type, &write.value);
+        let record = Record { content_type, ttl, stale, value: &write.value };
+        let is_new = !self.put_record(key, &record)?;
+        let (etag, lifetime) = (record.etag(), lifetime(ttl));
+        Ok(Written::Stored(Stored { content_type, etag, is_new, lifetime, stale }))
+    }
+
+    /// The tag of what is there; bytes that are no record have none.
+    fn etag(&self, key: &[u8]) -> Result<Option<Etag>, StoreFailure> {
+        let stored = self.table.get(key).map_err(failure)?;
+        Ok(stored.and_then(|stored| Some(Record::read(stored.value())?.etag())))
     }
 
     /// Stores bytes as they are, to see what a damaged record does.
@@ -312,8 +435,12 @@ fn held(path: &Path) -> StartError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use redb::StorageBackend;
+    use redb::backends::FileBackend;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn options(folder: &Path) -> StoreOptions {
         StoreOptions { path: folder.join("deep/er/store.redb"), cache_bytes: 1 << 20 }
@@ -345,6 +472,90 @@ mod tests {
         assert!(records.get(b"other", 100, nothing).expect("read").is_none());
         assert!(matches!(records.get(b"k", 1, nothing), Err(ReadFailure::TooLarge)));
         assert_eq!(store.count().expect("counts"), 1);
+    }
+
+    /// A file that cannot be written while it is told so.
+    #[derive(Debug)]
+    struct Sick {
+        file: FileBackend,
+        is_sick: Arc<AtomicBool>,
+    }
+
+    impl Sick {
+        fn check(&self) -> Result<(), io::Error> {
+            let is_sick = self.is_sick.load(Ordering::Relaxed);
+            if is_sick { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+    }
+
+    impl StorageBackend for Sick {
+        fn len(&self) -> Result<u64, io::Error> {
+            self.file.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+            self.file.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> Result<(), io::Error> {
+            self.check()?;
+            self.file.set_len(len)
+        }
+
+        fn sync_data(&self) -> Result<(), io::Error> {
+            self.file.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+            self.check()?;
+            self.file.write(offset, data)
+        }
+
+        fn close(&self) -> Result<(), io::Error> {
+            self.file.close()
+        }
+    }
+
+    /// A store whose file cannot be written while `is_sick` says so.
+    pub(in super::super) fn sick(folder: &Path, is_sick: &Arc<AtomicBool>) -> Store {
+        let (path, is_sick) = (folder.join("store.redb"), Arc::clone(is_sick));
+        let file = path.clone();
+        let open = move || {
+            let file = std::fs::File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&file)
+                .map_err(StorageError::Io)?;
+            let sick = Sick { file: FileBackend::new(file)?, is_sick: Arc::clone(&is_sick) };
+            Database::builder().create_with_backend(sick)
+        };
+        Store::open_by(&path, Box::new(open)).expect("opens")
+    }
+
+    #[test]
+    fn a_store_that_has_failed_reads_again_once_it_was_opened_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let is_sick = Arc::new(AtomicBool::new(false));
+        let store = sick(folder.path(), &is_sick);
+        put(&store, b"k", b"1");
+        is_sick.store(true, Ordering::Relaxed);
+        let mut batch = store.batch().expect("nothing is written yet");
+        batch
+            .put_all::<StoreFailure>(|puts| {
+                puts.put(b"k", ContentType::JSON, None, b"2").map(|_| ())
+            })
+            .expect("in memory");
+        batch.commit().expect_err("the disk is full");
+        assert!(store.batch().is_err(), "it was not opened again");
+        is_sick.store(false, Ordering::Relaxed);
+        store.recover(1);
+        store.recover(1);
+        assert_eq!(store.opened_count(), 2, "once is enough");
+        let found = store.read().expect("reads").get(b"k", 100, nothing).expect("read");
+        assert_eq!(&*found.expect("found").value, b"1");
+        put(&store, b"k", b"3");
     }
 
     #[test]

@@ -7,22 +7,22 @@ use crate::histograms::Histograms;
 use crate::hot::Window;
 use crate::limits::Limits;
 use crate::mesh::{
-    Control, Giver, Loads, OriginLink, OriginPort, Peers, Sleep, StorageLink, boxes, origin_link,
-    peers, storage_link,
+    Control, Giver, Leases, Loads, OriginLink, OriginPort, Peers, Sleep, StorageLink, boxes,
+    leases, origin_link, peers, storage_link,
 };
 use crate::metrics::{Board, SnapshotBoard};
 use crate::ring::Fd;
 use crate::ring::kernel::{DisabledRing, Sizes};
-use crate::shard::{Settings, Setup};
+use crate::shard::{Settings, Setup, Slice};
 use crate::storage::{Arena, Storage};
 use crate::sys::clock::Epoch;
 use crate::sys::eventfd::EventFd;
 use crate::sys::memory::{self, Mapping, Populate};
+use crate::token::Token;
 use shard_cache::Layout;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
 /// All parts, each to be moved to its thread.
 pub(super) struct Parts {
@@ -39,7 +39,8 @@ pub(super) struct ShardParts {
     pub(super) setup: Setup,
     pub(super) ring: DisabledRing,
     pub(super) epoch: Epoch,
-    pub(super) populate: Populate,
+    /// For the cache, and for copies where there are any.
+    pub(super) populate: (Populate, Option<Populate>),
 }
 
 /// What the origin plane's thread is given.
@@ -55,9 +56,14 @@ pub(super) struct PlaneParts {
 }
 
 impl Parts {
-    pub(super) fn new(config: &Config, limits: &Limits, epoch: Epoch) -> Result<Self, StartError> {
+    pub(super) fn new(
+        config: &Config,
+        limits: &Limits,
+        token: Option<Token>,
+        epoch: Epoch,
+    ) -> Result<Self, StartError> {
         let count = usize::from(limits.shards);
-        let settings = Settings::new(config);
+        let settings = Settings::new(config, token);
         let control = Control::new();
         let snapshots = SnapshotBoard::default();
         let plane_sleep = Sleep::new();
@@ -86,35 +92,41 @@ impl Parts {
                 rate: config.snapshot.rate,
                 control: control.clone(),
                 board: snapshots,
+                audit: None,
             },
             control: control.clone(),
             boards: (0..count).map(|_| Arc::new(Board::new())).collect(),
             wakes: Vec::with_capacity(count),
         };
         parts.plane.boards.clone_from(&parts.boards);
-        let parcels_count = limits.all_parcels_count();
         let messages_max = limits.messages_per_peer_max as usize;
-        let all_peers = peers(&sleeps, messages_max, parcels_count as usize);
+        let all_peers = peers(&sleeps, messages_max, limits.messages_kept() as usize);
         let loads = Loads::new(count);
-        for ((index, peers), sleep) in (0..).zip(all_peers).zip(sleeps) {
+        let all_leases = leases(limits.shards);
+        for (((index, peers), sleep), leases) in (0..).zip(all_peers).zip(sleeps).zip(all_leases) {
             let wake = Arc::new(EventFd::for_ring().map_err(no_descriptors)?);
-            let flights_max = limits.flights_max as usize;
-            let (link, port) = origin_link(flights_max, &sleep, &plane_sleep, &wake);
+            let (link, port) = origin_link(
+                limits.flights_max as usize,
+                limits.all_uploads_count(),
+                &sleep,
+                &plane_sleep,
+                &wake,
+            );
             let (storage, storage_port) = storage_link(&sleep, &wake);
             parts.storage.ports.push(storage_port);
             let (givers, source) = sources();
             parts.plane.ports.push(port);
             parts.plane.sources.push(source);
             let board = Arc::clone(&parts.boards[usize::from(index)]);
-            let wake_eventfd = wake.as_raw_fd();
+            let wake_eventfd = Fd(wake.as_raw_fd());
             let loads = loads.clone();
             let wiring =
-                Wiring { index, peers, loads, link, storage, sleep, wake: wake_eventfd, board };
+                Wiring { index, peers, loads, leases, link, storage, sleep, wake_eventfd, board };
             let plane = parts.plane.wake.as_raw_fd();
             let shard = ShardParts::new(limits, &settings, wiring, plane, givers, &control, epoch)?;
             parts.storage.arenas.push(Arena {
-                ready: Arc::clone(&shard.setup.segments_ready),
-                count: shard.setup.layout.segments_count(),
+                ready: Arc::clone(&shard.setup.cache.segments_ready),
+                count: shard.setup.cache.layout.segments_count(),
             });
             parts.shards.push(shard);
             parts.wakes.push(wake);
@@ -128,10 +140,11 @@ struct Wiring {
     index: u16,
     peers: Peers,
     loads: Loads,
+    leases: Leases,
     link: OriginLink,
     storage: StorageLink,
     sleep: Sleep,
-    wake: RawFd,
+    wake_eventfd: Fd,
     board: Arc<Board>,
 }
 
@@ -145,14 +158,15 @@ impl ShardParts {
         control: &Control,
         epoch: Epoch,
     ) -> Result<Self, StartError> {
-        let budget = usize::try_from(limits.cache_size).expect("memory fits the address space");
-        let layout = Layout::new(budget, limits.value_size_max).map_err(|error| {
+        let layout = limits.cache_layout().map_err(|error| {
             StartError::failed(
                 format!("cache.memory is too small: {error}."),
                 "Raise cache.memory, or lower server.shards or cache.value_size_max.",
             )
         })?;
-        let Mapping { bytes, populate } = memory::map(layout.memory_bytes()).map_err(no_memory)?;
+        let (cache, populate) = slice(layout)?;
+        let replicas = limits.replicas_layout().map(slice).transpose()?;
+        let (replicas, populate_replicas) = replicas.unzip();
         let output_size = limits.output_blocks_count as usize * limits.output_block_size as usize;
         let output = memory::map(output_size).map_err(no_memory)?.bytes;
         let ring = DisabledRing::new(sizes(limits)).map_err(no_ring)?;
@@ -162,24 +176,30 @@ impl ShardParts {
             settings: settings.clone(),
             listeners: Vec::new(),
             own_listeners: Vec::new(),
-            layout,
-            memory: bytes,
-            segments_ready: Arc::new(AtomicU32::new(0)),
+            cache,
+            replicas,
             output,
             peers: wiring.peers,
             loads: wiring.loads,
+            leases: wiring.leases,
             link: wiring.link,
             storage: wiring.storage,
             sleep: wiring.sleep,
-            wake_eventfd: Fd(wiring.wake),
+            wake_eventfd: wiring.wake_eventfd,
             plane_eventfd: Fd(plane_wake),
             control: control.clone(),
             board: wiring.board,
             histogram_port,
             hot_port,
         };
-        Ok(Self { setup, ring, epoch, populate })
+        Ok(Self { setup, ring, epoch, populate: (populate, populate_replicas) })
     }
+}
+
+/// Memory for a cache, and what populates it.
+fn slice(layout: Layout) -> Result<(Slice, Populate), StartError> {
+    let Mapping { bytes, populate } = memory::map(layout.memory_bytes()).map_err(no_memory)?;
+    Ok((Slice { layout, memory: bytes, segments_ready: Arc::default() }, populate))
 }
 
 fn sizes(limits: &Limits) -> Sizes {

@@ -7,19 +7,20 @@
 use super::MakeOrigin;
 use super::parts::{PlaneParts, ShardParts};
 use super::ports::Sockets;
-use crate::admin::{self, Admin, Published, Purger, Token};
+use crate::admin::{self, Admin, Published, Purger};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::limits::Limits;
-use crate::mesh::Control;
+use crate::mesh::{Audit, Control};
 use crate::metrics::Board;
-use crate::origin::{Origin, Plane, PlaneLimits, Purges};
+use crate::origin::{Origin, Plane, PlaneLimits, Purges, Room};
 use crate::ring::Fd;
 use crate::ring::kernel::DisabledRing;
 use crate::shard::{Flow, Shard};
 use crate::storage::{self, Folder, Storage};
 use crate::sys::memory::Populate;
 use crate::sys::{alloc, cpu};
+use crate::token::Token;
 use shard_cache::SEGMENT_SIZE;
 use std::io;
 use std::net::SocketAddr;
@@ -59,13 +60,17 @@ pub(super) fn run_shards(
     for ((&core, mut parts), sockets) in cores.iter().zip(parts).zip(sockets) {
         parts.setup.listeners = fds(&sockets.shared);
         parts.setup.own_listeners = fds(&sockets.own);
-        let mut cache = Filling {
-            populate: parts.populate,
-            front_size: parts.setup.layout.front_bytes(),
-            ready: Arc::clone(&parts.setup.segments_ready),
-        };
-        cache.begin()?;
-        filling.push(cache);
+        let (populate, populate_replicas) = parts.populate;
+        let replicas = parts.setup.replicas.as_ref().zip(populate_replicas);
+        for (slice, populate) in replicas.into_iter().chain([(&parts.setup.cache, populate)]) {
+            let mut cache = Filling {
+                populate,
+                front_size: slice.layout.front_bytes(),
+                ready: Arc::clone(&slice.segments_ready),
+            };
+            cache.begin()?;
+            filling.push(cache);
+        }
         let (setup, ring, epoch) = (parts.setup, parts.ring, parts.epoch);
         let peers = descriptors.clone().into_boxed_slice();
         let (barrier, report) = (Arc::clone(&barrier), report.clone());
@@ -157,6 +162,7 @@ fn fill(mut caches: Vec<Filling>) {
 pub(super) struct PlaneFacts {
     pub(super) origin: String,
     pub(super) admin: Option<SocketAddr>,
+    pub(super) audit: Option<Audit>,
 }
 
 /// Starts the thread of the origin plane and the admin server. When it returns, the admin port
@@ -165,12 +171,12 @@ pub(super) fn run_plane(
     config: &Config,
     limits: &Limits,
     parts: PlaneParts,
+    token: Option<Token>,
     make_origin: MakeOrigin,
     stopped: watch::Receiver<bool>,
 ) -> Result<(JoinHandle<()>, PlaneFacts), StartError> {
     let (report, reports) = mpsc::channel();
     let (config, limits) = (config.clone(), *limits);
-    let token = config.admin.token_file.as_deref().map(Token::read).transpose()?;
     let thread = spawn("origin".into(), move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("an epoll and an eventfd are to be had this early");
@@ -205,8 +211,10 @@ async fn start_plane(
     let plane_limits = PlaneLimits {
         timeout: config.origin.timeout,
         value_size_max: usize::try_from(config.cache.value_size_max).expect("below 4 GiB"),
+        written: Room::new(limits.written_size_max),
+        late_writes_max: limits.late_writes_max as usize,
     };
-    let description = origin.describe();
+    let (description, audit) = (origin.describe(), origin.audit());
     let ready = Arc::new(AtomicBool::new(false));
     let (requests, purges) = sync::mpsc::channel(PURGES_WAITING_MAX);
     let purges = Purges { requests: purges, note: note_purges(config, control.clone()) };
@@ -237,7 +245,7 @@ async fn start_plane(
             }
         });
     }
-    Ok((plane, PlaneFacts { origin: description, admin: address }))
+    Ok((plane, PlaneFacts { origin: description, admin: address, audit }))
 }
 
 /// What is done before each purge: where snapshots are written, it is noted beside them.

@@ -23,6 +23,8 @@ pub struct Census {
     pub waiters_used: usize,
     /// Parcels at home.
     pub parcels_at_home: usize,
+    /// Uploads at home.
+    pub uploads_at_home: usize,
     /// Pins on the cache's segments.
     pub pins: u64,
     /// Connection submissions in flight, accepts included.
@@ -43,9 +45,28 @@ impl<R: Ring> Shard<R> {
             flights_used,
             waiters_used,
             parcels_at_home: self.parcels.at_home(),
+            uploads_at_home: self.writes.at_home(),
             pins: self.cache.statistics().pins,
             submissions_in_flight: self.submissions_in_flight,
         }
+    }
+
+    /// Whether this shard has a fresh copy of a key that another one owns.
+    pub fn has_copy(&mut self, key: &[u8]) -> bool {
+        self.replicas.lookup(self.hasher.hash(key), key, self.now).is_some()
+    }
+
+    /// Whether this shard, which owns the key, knows that `holder` may have a copy of its value.
+    #[must_use]
+    pub fn knows_copy(&self, key: &[u8], holder: u16) -> bool {
+        self.directory.has(self.hasher.hash(key), holder)
+    }
+
+    /// Whether another shard owes this one the answer to a request to drop copies, or a change of a
+    /// key is under way.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.directory.owes() || !self.changes.is_empty()
     }
 
     /// The shard's own counters, newer than what is published.

@@ -52,10 +52,20 @@ impl<R: Ring> Shard<R> {
             {
                 self.terminate(index, CloseReason::OutputBound);
             }
+            State::Open if slot.upload.is_some() && self.blocks_uploads(index) => {
+                self.terminate(index, CloseReason::OutputBound);
+            }
             State::Open if self.cache.condemned_bytes() > 0 => self.relieve(index),
             State::Terminating if slot.deadline <= self.now => self.join_by_force(index),
             State::Open | State::Lingering | State::Terminating => {}
             State::Free | State::Closing => {}
         }
+    }
+
+    /// Whether the reader of a batch takes nothing while somebody waits for its upload.
+    fn blocks_uploads(&self, index: u32) -> bool {
+        let slot = &self.slots[index];
+        let is_blocked = slot.sending && slot.blocked_since + BLOCKED_MAX <= self.now;
+        is_blocked && self.writes.is_wanted()
     }
 }

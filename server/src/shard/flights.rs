@@ -4,12 +4,15 @@
 //! follow it. When it lands, its waiters are woken a bounded number a turn (the rush). A client
 //! that leaves cancels nothing: its reply is gone and the waiter finds nobody.
 //!
-//! A purge of its key makes a flight *void*: nobody joins it any more, and what it brings is given
-//! to those who wait for it, who had asked before, and to nobody else.
+//! A purge or a write of its key makes a flight *void*: nobody joins it any more. What it brings is
+//! given to those who wait for it, who had asked before, and to nobody else; and not even to them
+//! where the cache has something to serve by then, since it may come of a write that is not yet
+//! applied.
 //!
 //! Invariant: at most one flight of a key is being fetched that is not void; every waiter is
 //! answered once; an entry that waiters are still to be served from is pinned.
 
+use super::directory::Asked;
 use super::slots::NONE;
 use crate::error::FetchFailure;
 use crate::http::Source;
@@ -31,7 +34,7 @@ pub(super) enum Waiter {
 /// What a landed flight gives its waiters.
 #[derive(Debug)]
 pub(super) enum Landed {
-    /// The entry that the fetch has brought, negative ones included.
+    /// The entry that the fetch has brought, negative ones included, or that took its place.
     Entry(Pin),
     /// The fetch failed, and this entry may be served all the same.
     Stale(Pin),
@@ -52,6 +55,8 @@ struct Flight {
     last: u32,
     /// Its key was purged while it was fetched: what lands is for those who wait already.
     is_void: bool,
+    /// What must be settled before what lands is shown to anybody.
+    asked: Asked,
     landed: Option<Landed>,
 }
 
@@ -100,6 +105,7 @@ impl Flights {
             first: NONE,
             last: NONE,
             is_void: false,
+            asked: Asked::NOTHING,
             landed: None,
         };
         let wait = || Wait { next: NONE, source: Source::Fetched, waiter: None };
@@ -179,6 +185,16 @@ impl Flights {
         let flight = &self.flights[id.slot as usize];
         assert_eq!(flight.generation, id.generation, "an order is answered once");
         (flight.hash, &flight.key)
+    }
+
+    /// Other shards were asked to drop their copies of the flight's key.
+    pub(super) fn note_asked(&mut self, id: FlightId, asked: Asked) {
+        self.flights[id.slot as usize].asked = asked;
+    }
+
+    /// What must be settled before what lands is shown to anybody.
+    pub(super) fn asked(&self, id: FlightId) -> Asked {
+        self.flights[id.slot as usize].asked
     }
 
     /// Whether the key of a flight was purged while it was fetched.

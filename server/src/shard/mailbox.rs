@@ -10,28 +10,46 @@ use super::{STORE_PATIENCE, Shard};
 use crate::error::{CloseReason, FetchFailure};
 use crate::http::{Refusal, Source, Term};
 use crate::mesh::{
-    Answer, Delivery, FlightId, Found, Landing, Lifetime, Message, Order, Outcome, Parcel,
-    ReplyRef, Value,
+    Answer, ContentType, Delivery, FlightId, Found, Grant, Landing, Lifetime, Message, Order,
+    Outcome, Parcel, ReplyRef, Stale, Value,
 };
 use crate::ring::Ring;
 use shard_cache::hash::{Etag, KeyHash};
 use shard_cache::time::Instant;
-use shard_cache::{Entry, EntryRef, FreshFor, Freshness, Kind, NewValue, Pin, StoreRefused};
+use shard_cache::{
+    Entry, EntryRef, FreshFor, Freshness, Kind, NewValue, Pin, StaleWindows, StoreRefused,
+};
+use std::time::Duration;
 
 impl<R: Ring> Shard<R> {
     /// Takes what has arrived.
     pub(super) fn receive_mail(&mut self) {
+        self.obey_epochs();
         for from in 0..self.peers.count() {
+            let mut followed = None;
             for _ in 0..self.limits.messages_per_peer_turn_max {
                 match self.peers.receive(from) {
                     Some(Message::Read(parcel)) => self.serve_peer(from, parcel),
                     Some(Message::Piece(parcel)) => self.serve_piece(from, parcel),
                     Some(Message::Reply(parcel)) => self.receive_reply(parcel),
+                    Some(Message::Write(upload)) => self.write(upload),
+                    Some(Message::Written(upload)) => self.receive_written(upload),
+                    Some(Message::Invalidate { number, hash }) => {
+                        self.replicas.remove(hash);
+                        followed = Some(number);
+                    }
+                    Some(Message::Followed(number)) => self.receive_followed(from, number),
+                    Some(Message::Hit(hash)) => self.receive_hit(hash),
                     Some(Message::Connection(fd)) => self.open(fd),
                     None => break,
                 }
             }
+            if let Some(number) = followed {
+                self.peers.send(from, Message::Followed(number));
+            }
         }
+        self.keep_leases();
+        self.go_on();
         for _ in 0..self.limits.landings_per_turn_max {
             let stalled = self.stalled.take().map(Delivery::Landing);
             match stalled.or_else(|| self.link.next_delivery()) {
@@ -40,8 +58,23 @@ impl<R: Ring> Shard<R> {
                         break;
                     }
                 }
+                Some(Delivery::Written(upload)) => self.land_write(upload),
                 Some(Delivery::Purge(order)) => self.purge(order),
                 None => break,
+            }
+        }
+    }
+
+    /// Drops the copies that their owners have taken back all at once.
+    fn obey_epochs(&mut self) {
+        if !self.leases.take_bell() {
+            return;
+        }
+        self.replicas.clear(self.now);
+        for owner in self.others() {
+            let epoch = self.leases.epoch(owner, self.index);
+            if self.leases.drop_before(owner, epoch) {
+                self.peers.nudge(owner);
             }
         }
     }
@@ -54,11 +87,37 @@ impl<R: Ring> Shard<R> {
             Some(hit) if hit.freshness != Freshness::Retained => {
                 if hit.freshness == Freshness::Stale {
                     self.refresh(hash, parcel.key());
+                } else if parcel.wants_copy {
+                    self.allow_copy(from, &mut parcel, hit.entry);
                 }
                 self.fill(&mut parcel, hit.entry, Source::Hit);
                 self.peers.send(from, Message::Reply(parcel));
             }
             Some(_) | None => self.join_for_peer(from, hash, parcel),
+        }
+    }
+
+    /// Lets another shard keep a copy of a fresh value, if it may.
+    fn allow_copy(&mut self, to: u16, parcel: &mut Parcel, entry: EntryRef) {
+        let found = self.cache.entry(entry);
+        let (size, born_ms) = (found.value().len(), found.born_ms());
+        let fresh_until_ms = found.fresh_until_ms();
+        let is_small = size <= self.limits.replica_value_size_max as usize;
+        if is_small && !found.is_negative() && self.grant(parcel.hash, to) {
+            let epoch = self.leases.epoch(self.index, to);
+            parcel.allow_copy(Grant { epoch, born_ms, fresh_until_ms }, size);
+        }
+    }
+
+    /// Keeps the copy that came with a reply, unless all of its owner's are void by now.
+    fn keep_copy(&mut self, parcel: &Parcel, grant: &Grant, value: &Value) {
+        let owner = self.owners.of(parcel.hash, parcel.copied_key());
+        if self.leases.epoch(owner, self.index) == grant.epoch {
+            let content_type = self.content_types.intern(value.content_type, &self.heads);
+            let facts = (parcel.hash, value.etag, content_type);
+            let key = parcel.copied_key();
+            let is_kept = self.replicas.store(key, facts, grant, parcel.piece(), self.now);
+            self.counters.replica_stored += u64::from(is_kept);
         }
     }
 
@@ -81,7 +140,10 @@ impl<R: Ring> Shard<R> {
     fn receive_reply(&mut self, parcel: Box<Parcel>) {
         let name = parcel.reply;
         let owed = match parcel.answer {
-            Answer::Value(..) => {
+            Answer::Value(value, _) => {
+                if let Some(grant) = parcel.grant {
+                    self.keep_copy(&parcel, &grant, &value);
+                }
                 let offset = parcel.offset();
                 Owed::Parcel(parcel, offset)
             }
@@ -112,7 +174,7 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Gives a waiting reply what it waited for; its connection writes it in the pump.
-    fn resolve(&mut self, name: ReplyRef, owed: Owed) {
+    pub(super) fn resolve(&mut self, name: ReplyRef, owed: Owed) {
         match self.replies.resolve(name, owed) {
             Ok(slot) => self.ready.add(&mut self.slots, slot),
             Err(owed) => self.let_go(owed),
@@ -140,9 +202,14 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    /// Stores what a fetch has brought. Returns whether there was room; the landing waits if not.
+    /// Stores what a fetch has brought. Returns whether there was room, and no copy is served any
+    /// more that may be older; the landing waits if not.
     fn land(&mut self, landing: Landing) -> bool {
         let Landing { flight, outcome } = landing;
+        if !self.is_settled(self.flights.asked(flight)) {
+            self.stalled = Some(Landing { flight, outcome });
+            return false;
+        }
         let landed = match outcome {
             Outcome::Found(found) => match self.store_found(flight, &found) {
                 Ok(pin) => {
@@ -165,7 +232,9 @@ impl<R: Ring> Shard<R> {
                     )
                 }
             },
-            Outcome::Absent if self.flights.is_void(flight) => Landed::Absent,
+            Outcome::Absent if self.flights.is_void(flight) => {
+                self.kept(flight).map_or(Landed::Absent, Landed::Entry)
+            }
             Outcome::Absent => self.store_absent(flight),
             Outcome::Failed(failure) => self.fail(flight, failure),
         };
@@ -179,27 +248,63 @@ impl<R: Ring> Shard<R> {
         self.now < *self.stalled_since.get_or_insert(self.now) + STORE_PATIENCE
     }
 
-    /// Stores a fetched value, or keeps it aside if its key was purged meanwhile.
+    /// Stores a fetched value, or keeps it aside if its key was purged or written meanwhile.
     fn store_found(&mut self, flight: FlightId, found: &Found) -> Result<Pin, StoreRefused> {
-        let kind = self.content_types.intern(found.content_type, &self.heads);
-        let fresh_for = match found.lifetime {
-            Lifetime::Unlimited => FreshFor::Ever,
-            Lifetime::Default => FreshFor::Ms(self.settings.ttl_ms),
-            Lifetime::For(ttl) => FreshFor::Ms(u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX)),
-        };
-        let value = NewValue {
-            etag: found.etag,
-            kind: Kind { content_type: kind, windows: super::WINDOWS_VALUE },
-            fresh_for,
-            negative: false,
-            bytes: &found.value,
-        };
+        if self.flights.is_void(flight)
+            && let Some(pin) = self.kept(flight)
+        {
+            return Ok(pin);
+        }
+        let Found { etag, content_type, lifetime, stale, .. } = *found;
+        let value = self.new_value(etag, content_type, lifetime, stale, &found.value);
         let (hash, key) = self.flights.key(flight);
         if self.flights.is_void(flight) {
             return self.cache.store_aside(key.as_bytes(), &value, self.now);
         }
         let entry = self.cache.store(hash, key.as_bytes(), &value, self.now)?;
         Ok(self.cache.pin(entry))
+    }
+
+    /// What the cache serves for the key of a void flight. Those who wait for the flight are given
+    /// that: what was fetched may come of the next write, which is not applied yet, and who reads
+    /// after them would be served what is older.
+    fn kept(&mut self, flight: FlightId) -> Option<Pin> {
+        let (hash, key) = self.flights.key(flight);
+        let hit = self.cache.lookup(hash, key.as_bytes(), self.now)?;
+        (hit.freshness != Freshness::Retained).then(|| self.cache.pin(hit.entry))
+    }
+
+    /// A value as the cache stores it.
+    pub(super) fn new_value<'a>(
+        &mut self,
+        etag: Etag,
+        content_type: ContentType,
+        lifetime: Lifetime,
+        stale: Stale,
+        bytes: &'a [u8],
+    ) -> NewValue<'a> {
+        let content_type = self.content_types.intern(content_type, &self.heads);
+        let fresh_for = match lifetime {
+            Lifetime::Unlimited => FreshFor::Ever,
+            Lifetime::Default => FreshFor::Ms(self.settings.ttl_ms),
+            Lifetime::For(ttl) => FreshFor::Ms(u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX)),
+        };
+        let kind = Kind { content_type, windows: self.windows_of(stale) };
+        NewValue { etag, kind, fresh_for, negative: false, bytes }
+    }
+
+    /// The index of a value's stale windows: what its writer has not said is as configured.
+    fn windows_of(&mut self, stale: Stale) -> u8 {
+        if stale == Stale::default() {
+            return super::WINDOWS_VALUE;
+        }
+        let configured = self.settings.windows;
+        let or = |own: Option<Duration>, or_ms| own.map_or(or_ms, ms_at_most_a_week);
+        let windows = StaleWindows {
+            while_revalidate_ms: or(stale.while_revalidate, configured.while_revalidate_ms),
+            if_error_ms: or(stale.if_error, configured.if_error_ms),
+        };
+        self.cache.windows_index(windows).unwrap_or(super::WINDOWS_VALUE)
     }
 
     fn store_absent(&mut self, flight: FlightId) -> Landed {
@@ -277,7 +382,10 @@ impl<R: Ring> Shard<R> {
     /// Asks the origin for the key of a flight that was begun just now.
     pub(super) fn order(&mut self, id: FlightId) {
         self.counters.flights_led += 1;
-        let key = self.flights.key(id).1.clone();
+        let (hash, key) = self.flights.key(id);
+        let key = key.clone();
+        let asked = self.invalidate(hash);
+        self.flights.note_asked(id, asked);
         self.link.order(Order::Fetch { flight: id, key });
     }
 
@@ -309,6 +417,12 @@ impl Given {
     }
 }
 
+/// Milliseconds of a window, which is as long at most as one that can be configured.
+fn ms_at_most_a_week(window: Duration) -> u32 {
+    let week = Duration::from_hours(7 * 24);
+    u32::try_from(window.min(week).as_millis()).expect("a week has fewer than 2^32")
+}
+
 /// How long an entry lives, as a reply says it.
 pub(super) fn term(entry: &Entry<'_>, now: Instant) -> Term {
     match entry.fresh_left_s(now) {
@@ -321,7 +435,7 @@ pub(super) fn term(entry: &Entry<'_>, now: Instant) -> Term {
 }
 
 /// What a client is told of a failed fetch.
-fn refusal(failure: FetchFailure) -> Refusal {
+pub(super) fn refusal(failure: FetchFailure) -> Refusal {
     match failure {
         FetchFailure::Timeout => Refusal::OriginTimeout,
         FetchFailure::Unavailable | FetchFailure::TooLarge => Refusal::OriginUnavailable,

@@ -16,9 +16,12 @@
 //! more to do stands in the ready queue. All input, output and time pass through [`Ring`], so the
 //! same code runs on the kernel and in the simulator.
 
+mod batches;
 mod census;
+mod changes;
 mod content_types;
 mod deadlines;
+mod directory;
 mod dispatch;
 mod flights;
 mod input;
@@ -29,6 +32,7 @@ mod parcels;
 mod pump;
 mod purge;
 mod relief;
+mod replicas;
 mod replies;
 mod requests;
 mod retire;
@@ -36,23 +40,30 @@ mod serve;
 mod setup;
 mod slots;
 mod snapshot;
+mod uploads;
+mod writes;
 
 pub use census::Census;
-pub use setup::{Settings, Setup, Timeouts};
+pub use setup::{Settings, Setup, Slice, Timeouts};
 
 use crate::histograms::{Histograms, Outcome};
 use crate::hot::{HotKeys, Window};
 use crate::http::Replies as Heads;
 use crate::limits::Limits;
-use crate::mesh::{Control, Giver, Landing, Loads, OriginLink, Owners, Peers, Sleep, StorageLink};
+use crate::mesh::{
+    Control, Giver, Landing, Leases, Loads, OriginLink, Owners, Peers, Sleep, StorageLink,
+};
 use crate::metrics::{Board, Counters};
 use crate::ring::{Completions, Fd, Kind, Memory, Op, Ring, Token};
+use changes::Changes;
 use content_types::ContentTypes;
+use directory::Directory;
 use flights::Flights;
 use input::Input;
 use lending::Lending;
 use output::Output;
 use parcels::Parcels;
+use replicas::Replicas;
 use replies::Replies;
 use requests::Requests;
 use retire::Starving;
@@ -64,10 +75,11 @@ use snapshot::Work;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use writes::Writes;
 
 /// The longest wait: a shard that has nothing to do shows that it lives four times a second.
 const WAIT: Duration = Duration::from_millis(250);
-/// The wait of a shard that cannot serve what is ready until others give something back.
+/// The wait of a shard that cannot go on with something until others give something back.
 const STARVED_WAIT: Duration = Duration::from_millis(1);
 /// How long after a failed accept the next is tried.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -175,8 +187,13 @@ pub struct Shard<R: Ring> {
 
     peers: Peers,
     loads: Loads,
+    leases: Leases,
+    replicas: Replicas,
+    directory: Directory,
     parcels: Parcels,
     lending: Lending,
+    changes: Changes,
+    writes: Writes,
     link: OriginLink,
     storage: StorageLink,
     /// The page of a snapshot that it works on.
@@ -248,10 +265,12 @@ impl<R: Ring> Shard<R> {
         // Landings behind one that is stalled wait with it.
         let stalled = self.stalled.is_some();
         let has_landings = !stalled && self.link.has_mail();
-        if self.peers.has_mail() || has_landings || self.storage.has_mail() {
+        let has_mail = self.peers.has_mail() || self.leases.has_bell();
+        if has_mail || has_landings || self.storage.has_mail() {
             return Instant::ZERO;
         }
-        let wait = if stalled || !self.ready.is_empty() { STARVED_WAIT } else { WAIT };
+        let is_blocked = stalled || self.changes.is_settling() || !self.ready.is_empty();
+        let wait = if is_blocked { STARVED_WAIT } else { WAIT };
         // An accept that failed is tried again in time even if nothing else happens.
         let idle = self.listeners.iter().filter(|listener| !listener.armed);
         let retry_at = idle.map(|listener| listener.retry_at).min();
@@ -316,6 +335,7 @@ impl<R: Ring> Shard<R> {
     fn maintain(&mut self) {
         self.cache.set_segments_ready(self.segments_ready.load(Ordering::Acquire));
         self.cache.step(self.now);
+        self.replicas.step(self.now);
         self.work_on_snapshot();
         self.heads.set_date(self.wall);
         if self.now.ns_since(self.published_at) >= PUBLISH_NS {
@@ -349,6 +369,7 @@ impl<R: Ring> Shard<R> {
         counters.cache_moved_bytes = cache.moved_bytes;
         counters.cache_condemned_bytes = cache.condemned_bytes;
         counters.cache_spilled_bytes = cache.spilled_bytes;
+        (counters.replica_entries, counters.replica_bytes) = self.replicas.size();
         self.board.publish(counters);
         let histograms = &mut self.histograms;
         if self.now >= self.handed_over_at + setup::HAND_OVER

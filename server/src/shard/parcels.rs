@@ -4,6 +4,7 @@
 //! at home, since each piece is a way there and back; if none is, the small one does. So large
 //! values are faster with big parcels, and no read ever waits for one or is refused for want of it.
 
+use crate::limits::Limits;
 use crate::mesh::Parcel;
 
 /// Parcels at home.
@@ -16,10 +17,12 @@ pub(super) struct Parcels {
 }
 
 impl Parcels {
-    pub(super) fn new(small_count: u32, small_size: u32, big_count: u32, big_size: u32) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let (small_size, big_size) = (limits.parcel_size, limits.big_parcel_size);
         assert!(small_size < big_size, "they are told apart by their sizes");
-        let small: Vec<_> = (0..small_count).map(|_| Parcel::with_size(small_size)).collect();
-        let big = (0..big_count).map(|_| Parcel::with_size(big_size)).collect();
+        let all = |count, size| (0..count).map(|_| Parcel::with_size(size)).collect::<Vec<_>>();
+        let small = all(limits.parcels_count, small_size);
+        let big = all(limits.big_parcels_count, big_size);
         let small_size = small.first().map_or(0, |parcel| parcel.size_max());
         Self { small, big, small_size }
     }

@@ -9,15 +9,15 @@
 
 use super::replies::{Ask, Plain};
 use super::requests::{Request, What};
-use super::slots::{NONE, Recv, State};
-use super::{Shard, slots};
+use super::slots::{Hold, NONE, Recv, State};
+use super::{Shard, slots, uploads};
 use crate::error::CloseReason;
 use crate::http::{Connection, Phase, Route, Step};
 use crate::ring::{Kind, Op, Ring, Token};
 
 /// Why a connection stopped parsing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
+pub(super) enum Stop {
     /// Everything that arrived is parsed, or nothing more is wanted.
     Drained,
     /// Its share of the turn is used up: go on in the next turn.
@@ -51,6 +51,7 @@ impl<R: Ring> Shard<R> {
         }
         self.pumped = pumped;
         self.rearm_starved();
+        self.offer_uploads();
     }
 
     /// First pass: writes what is ready, parses what has arrived.
@@ -58,7 +59,9 @@ impl<R: Ring> Shard<R> {
         if self.slots[index].sending {
             return;
         }
-        self.write_owed(index);
+        if self.replies.is_ready(&self.slots[index]) {
+            self.write_owed(index);
+        }
         let stop = self.parse(index);
         if stop != Stop::Drained {
             self.starved |= stop == Stop::Starved;
@@ -67,29 +70,46 @@ impl<R: Ring> Shard<R> {
     }
 
     fn parse(&mut self, index: u32) -> Stop {
+        let slot = &mut self.slots[index];
+        match slot.hold {
+            Hold::Nothing => {}
+            Hold::Batch => return self.take_keys(index),
+            Hold::Reply if slot.owed_count > 0 => return Stop::Drained,
+            Hold::Reply => slot.hold = Hold::Nothing,
+        }
         let before = self.requests.len();
-        for _ in 0..self.limits.requests_per_connection_turn_max {
+        let mut count = 0;
+        while count < self.limits.requests_per_connection_turn_max {
             let slot = &self.slots[index];
             if slot.last.is_some() || slot.inbox.is_empty() {
                 return Stop::Drained;
             }
-            // What is parsed behind an owed reply is owed as well.
-            let owed_count = usize::from(slot.owed_count) + self.requests.len() - before;
-            if owed_count >= self.limits.replies_per_connection_max as usize {
-                // The reply that comes next makes the connection ready.
-                return Stop::Drained;
-            }
-            if !self.requests.has_room() {
-                return Stop::Share;
-            }
-            if !self.has_room_to_serve(index) {
-                return Stop::Starved;
+            if let Some(stop) = self.why_not_parse(index, before) {
+                return stop;
             }
             if let Some(stop) = self.parse_one(index) {
                 return stop;
             }
+            // A piece of a body is no request: it only gives its buffer back.
+            count += u32::from(self.slots[index].upload.is_none());
         }
         Stop::Share
+    }
+
+    /// What keeps a connection from asking for more, that had parsed nothing yet in this turn when
+    /// there were `before` requests.
+    #[inline]
+    pub(super) fn why_not_parse(&self, index: u32, before: usize) -> Option<Stop> {
+        // What is parsed behind an owed reply is owed as well.
+        let owed_count = usize::from(self.slots[index].owed_count) + self.requests.len() - before;
+        if owed_count >= self.limits.replies_per_connection_max as usize {
+            // The reply that comes next makes the connection ready.
+            return Some(Stop::Drained);
+        }
+        if !self.requests.has_room() {
+            return Some(Stop::Share);
+        }
+        (!self.has_room_to_serve(index)).then_some(Stop::Starved)
     }
 
     /// Whether one more request can be served, whatever it asks for.
@@ -101,19 +121,13 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Parses one request, or as much as has arrived of it. Returns why there cannot be another.
+    #[inline]
     fn parse_one(&mut self, index: u32) -> Option<Stop> {
         let slot = &mut self.slots[index];
         let chunk = self.input.chunk(&slot.inbox, &self.ring);
         let size = chunk.len();
         let (request, consumed) = match slot.exchange.next(chunk, &self.settings.http) {
             Step::Request { request, consumed } => {
-                let draining = self.draining_since.is_some();
-                let ask = Ask {
-                    head_only: request.head_only,
-                    connection: request.connection(draining),
-                    if_none_match: request.if_none_match,
-                    sample: None,
-                };
                 let what = match request.route {
                     Route::Health => What::Plain(Plain::Health),
                     Route::Refused(refusal) => What::Plain(Plain::Refused(refusal)),
@@ -125,12 +139,35 @@ impl<R: Ring> Shard<R> {
                         if owner == self.index {
                             self.cache.prefetch(hash);
                         } else {
+                            self.replicas.prefetch(hash);
                             self.requests.remote += 1;
                         }
                         What::Lookup { hash, owner, start, size }
                     }
+                    Route::Write | Route::Batch => {
+                        unreachable!("it ends with a piece of its body")
+                    }
                 };
+                let ask = Ask::of(&request, self.draining_since.is_some());
                 (Request { slot: index, what, ask }, consumed)
+            }
+            Step::Write { write, consumed } => {
+                let Some(mut upload) = self.writes.take() else { return self.want_upload(index) };
+                uploads::address(&mut upload, &write, &self.hasher);
+                (slot.upload, slot.wants_upload) = (Some(upload), false);
+                let expects_continue = write.expects_continue;
+                return self.begin_upload(index, consumed, expects_continue);
+            }
+            Step::Batch { expects_continue, consumed } => {
+                let Some(upload) = self.writes.take() else { return self.want_upload(index) };
+                (slot.upload, slot.wants_upload) = (Some(upload), false);
+                return self.begin_upload(index, consumed, expects_continue);
+            }
+            Step::Body { bytes, consumed, request } => {
+                let upload = slot.upload.as_mut().expect("the head has taken one");
+                assert!(upload.append(bytes), "the parser bounds bodies");
+                self.input.consume(&mut slot.inbox, &mut self.ring, consumed);
+                return self.end_upload(index, &request?);
             }
             Step::Partial { consumed } => {
                 self.input.consume(&mut slot.inbox, &mut self.ring, consumed);
@@ -142,11 +179,20 @@ impl<R: Ring> Shard<R> {
                 return Some(if starved { Stop::Starved } else { Stop::Drained });
             }
             Step::Refused(refusal) => {
+                self.writes.put_if_any(slot.upload.take());
                 let ask = Ask { connection: Connection::Close, ..Ask::NONE };
                 (Request { slot: index, what: What::Plain(Plain::Refused(refusal)), ask }, size)
             }
         };
         self.input.consume(&mut slot.inbox, &mut self.ring, consumed);
+        self.take_up(request);
+        None
+    }
+
+    /// Notes a request that is parsed and consumed.
+    #[inline]
+    pub(super) fn take_up(&mut self, request: Request) {
+        let slot = &mut self.slots[request.slot];
         if request.ask.connection == Connection::Close {
             slot.last = Some(if matches!(request.what, What::Plain(Plain::Refused(_))) {
                 CloseReason::Refused
@@ -164,13 +210,17 @@ impl<R: Ring> Shard<R> {
         slot.fresh = false;
         slot.deadline = slots::NEVER;
         self.requests.push(request);
-        None
     }
 
     /// Last step: sends, reads on, or closes.
     fn pump_finish(&mut self, index: u32) {
-        if self.slots[index].state != State::Open {
+        let slot = &self.slots[index];
+        if slot.state != State::Open {
             return;
+        }
+        if slot.hold != Hold::Nothing && !slot.sending {
+            // What was served behind others in this turn may be the next.
+            self.write_owed(index);
         }
         self.send(index);
         if self.is_done(index) {
@@ -209,7 +259,7 @@ impl<R: Ring> Shard<R> {
     fn is_done(&self, index: u32) -> bool {
         let slot = &self.slots[index];
         let quiet = !slot.sending && slot.block == NONE && slot.owed_count == 0;
-        quiet && (slot.last.is_some() || (slot.peer_ended && !slot.queued))
+        quiet && !slot.wants_upload && (slot.last.is_some() || (slot.peer_ended && !slot.queued))
     }
 
     /// Arms the receive, or pauses it while the connection holds its bound of unread input.
@@ -264,7 +314,10 @@ impl<R: Ring> Shard<R> {
             return;
         }
         // A head in pieces that waits for a carry block is still the client's to complete.
-        if slot.owed_count > 0 || (slot.queued && slot.exchange.phase() != Phase::Head) {
+        if slot.owed_count > 0
+            || slot.wants_upload
+            || (slot.queued && slot.exchange.phase() != Phase::Head)
+        {
             // The origin plane and the other shards answer in bounded time.
             slot.deadline = slots::NEVER;
             return;

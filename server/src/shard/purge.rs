@@ -1,13 +1,39 @@
 //! Purges: what is named is hidden or made stale, and what is being fetched of it comes too late.
 
 use super::Shard;
+use super::changes::Change;
 use crate::mesh::{Key, Named, Order, PurgeOrder, Purged};
 use crate::ring::Ring;
+use shard_cache::hash::KeyHash;
 use shard_cache::{Force, Purge};
 
 impl<R: Ring> Shard<R> {
+    /// A purge has come, of which this shard has its part.
+    pub(super) fn purge(&mut self, order: Box<PurgeOrder>) {
+        match self.purged_hash(&order) {
+            Some((hash, true)) => self.change(hash, Change::Purge(order)),
+            Some((_, false)) => {
+                self.counters.purges += 1;
+                self.link.order(Order::Purged(order));
+            }
+            None => self.change_many(Change::Purge(order)),
+        }
+    }
+
+    /// The hash of the key that is purged, and whether it is ours; none where it is many.
+    fn purged_hash(&self, order: &PurgeOrder) -> Option<(KeyHash, bool)> {
+        match &order.named {
+            Named::Key(key) => {
+                let hash = self.hasher.hash(key.as_bytes());
+                Some((hash, self.owners.of(hash, key.as_bytes()) == self.index))
+            }
+            Named::Prefix(_) | Named::Group(_) | Named::Everything => None,
+        }
+    }
+
     /// Puts a purge in force, and says so.
-    pub(super) fn purge(&mut self, mut order: Box<PurgeOrder>) {
+    pub(super) fn put_in_force(&mut self, mut order: Box<PurgeOrder>) {
+        let purged = self.purged_hash(&order);
         order.outcome = match (&order.named, order.named.rule()) {
             (Named::Key(key), _) => self.purge_key(key, order.force),
             (_, Some(rule)) => self.purge_all(rule, order.force),
@@ -15,14 +41,15 @@ impl<R: Ring> Shard<R> {
         };
         self.counters.purges += u64::from(order.outcome != Purged::Refused);
         self.link.order(Order::Purged(order));
+        match purged {
+            Some((hash, _)) => self.end_change(hash),
+            None => self.end_change_of_many(),
+        }
     }
 
     fn purge_key(&mut self, key: &Key, force: Force) -> Purged {
         let key = key.as_bytes();
         let hash = self.hasher.hash(key);
-        if self.owners.of(hash, key) != self.index {
-            return Purged::Done;
-        }
         self.counters.fetches_void += u64::from(self.flights.void(hash, key));
         let is_found = match force {
             Force::Hard => self.cache.remove(hash, key),
@@ -32,10 +59,11 @@ impl<R: Ring> Shard<R> {
     }
 
     fn purge_all(&mut self, what: Purge<'_>, force: Force) -> Purged {
-        let Self { cache, flights, counters, now, .. } = self;
+        let Self { cache, changes, flights, counters, now, .. } = self;
         if cache.purge(what, force, *now).is_err() {
             return Purged::Refused;
         }
+        changes.void_all();
         counters.fetches_void += flights.void_all(|key| cache.is_named(what, key));
         Purged::Done
     }

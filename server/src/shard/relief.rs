@@ -53,7 +53,11 @@ impl<R: Ring> Shard<R> {
             Owed::Entry(pin, source) if arrived + BLOCKED_MAX <= *now => {
                 Owed::Entry(spill_within(cache, pin, *now, left), source)
             }
-            Owed::Waiting | Owed::Entry(..) | Owed::Parcel(..) | Owed::Plain(_) => owed,
+            Owed::Waiting
+            | Owed::Entry(..)
+            | Owed::Parcel(..)
+            | Owed::Upload(_)
+            | Owed::Plain(_) => owed,
         });
     }
 

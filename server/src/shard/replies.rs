@@ -9,10 +9,11 @@
 
 use super::slots::{NONE, Slot};
 use crate::hot::Sample;
-use crate::http::{Connection, EtagSet, Refusal, Source, Term};
+use crate::http::{BatchToken, Connection, EtagSet, Refusal, Request, Source, Term};
 use crate::limits::REPLY_SIZE_MAX;
-use crate::mesh::{Parcel, ReplyRef};
+use crate::mesh::{Parcel, ReplyRef, Upload};
 use shard_cache::Pin;
+use shard_cache::hash::Etag;
 use shard_cache::time::Instant;
 
 /// What of a request decides how its reply is written.
@@ -24,6 +25,8 @@ pub(super) struct Ask {
     pub(super) connection: Connection,
     /// If-None-Match.
     pub(super) if_none_match: EtagSet,
+    /// The key of a batch whose item it is, not a reply of its own.
+    pub(super) item: Option<BatchToken>,
     /// Where the body's bytes are counted, if the lookup was.
     pub(super) sample: Option<Sample>,
 }
@@ -33,8 +36,18 @@ pub(super) struct Ask {
 pub(super) enum Plain {
     /// The health check.
     Health,
+    /// The interim reply to a client that waits to send its body.
+    Continue,
     /// The origin does not have the key.
     Absent(Term, Source),
+    /// The head of the reply to a batch, and the beginning of its items.
+    Items,
+    /// The end of the reply to a batch.
+    ItemsEnd,
+    /// The value was stored under this tag; whether its key is new.
+    Stored(Etag, bool),
+    /// The key is gone.
+    Deleted,
     /// The request was refused, the origin failed, or a bound was reached.
     Refused(Refusal),
 }
@@ -48,6 +61,8 @@ pub(super) enum Owed {
     Entry(Pin, Source),
     /// A value from another shard, or a piece of it; this many bytes of the value are written.
     Parcel(Box<Parcel>, u32),
+    /// A write that begins when it is the first.
+    Upload(Box<Upload>),
     /// Nothing but a head and a few fixed bytes.
     Plain(Plain),
 }
@@ -206,6 +221,19 @@ impl Ask {
         head_only: false,
         connection: Connection::Persistent,
         if_none_match: EtagSet::EMPTY,
+        item: None,
         sample: None,
     };
+
+    /// What the reply to `request` depends on; `draining` ends the connection with it.
+    #[inline]
+    pub(super) fn of(request: &Request<'_>, draining: bool) -> Self {
+        Self {
+            head_only: request.head_only,
+            connection: request.connection(draining),
+            if_none_match: request.if_none_match,
+            item: None,
+            sample: None,
+        }
+    }
 }

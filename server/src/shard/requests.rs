@@ -13,6 +13,8 @@ use shard_cache::hash::KeyHash;
 pub(super) enum What {
     /// Look the key up, which shard `owner` has; it lies in the turn's key bytes.
     Lookup { hash: KeyHash, owner: u16, start: u32, size: u16 },
+    /// The write whose upload the connection holds.
+    Write,
     /// Answered without a lookup.
     Plain(Plain),
 }

@@ -20,7 +20,7 @@ impl<R: Ring> Shard<R> {
         self.counters.connections_accepted += 1;
         let stays = is_own || !self.settings.balance || self.draining_since.is_some();
         let lighter = if stays { None } else { self.loads.lighter(self.index) };
-        match lighter.filter(|shard| self.peers.has_room_to_hand(*shard)) {
+        match lighter.filter(|shard| self.peers.has_room_beside(*shard)) {
             Some(shard) => {
                 self.loads.begins(shard);
                 self.counters.connections_handed += 1;
@@ -104,6 +104,8 @@ impl<R: Ring> Shard<R> {
             self.let_go(owed);
         }
         let slot = &mut self.slots[index];
+        slot.end_batch();
+        self.writes.put_if_any(slot.upload.take());
         let fd = slot.fd;
         if slot.in_flight > 0 {
             self.ring.push(Self::NO_SLOT, Op::Shutdown { fd, how: Shutdown::Both });
@@ -141,6 +143,7 @@ impl<R: Ring> Shard<R> {
         match owed {
             Owed::Entry(pin, _) => self.cache.unpin(pin),
             Owed::Parcel(parcel, _) => self.put_parcel(parcel),
+            Owed::Upload(upload) => self.writes.put(upload),
             Owed::Waiting | Owed::Plain(_) => {}
         }
     }
@@ -173,6 +176,7 @@ impl<R: Ring> Shard<R> {
             && !slot.sending
             && slot.owed_count == 0
             && slot.inbox.is_empty()
+            && slot.upload.is_none()
             && self.now >= since + DRAIN_GRACE
     }
 
@@ -192,6 +196,8 @@ impl<R: Ring> Shard<R> {
         idle && self.control.drained_count() == self.peers.count()
             && self.flights.used() == (0, 0)
             && self.lending.is_empty()
+            && self.changes.is_empty()
+            && self.writes.at_home() == self.limits.uploads_count as usize
             && self.parcels.at_home() == self.limits.all_parcels_count() as usize
             && !self.control.is_saving()
             && !self.peers.has_mail()
@@ -241,6 +247,10 @@ impl Starving {
         if !std::mem::replace(&mut self.queued[index as usize], true) {
             self.queue.push_back(index);
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     pub(super) fn next(&mut self) -> Option<u32> {

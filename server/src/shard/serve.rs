@@ -7,12 +7,13 @@
 use super::Shard;
 use super::flights::{Joined, Waiter};
 use super::mailbox::term;
+use super::replicas::Replica;
 use super::replies::{Ask, Owed, Plain};
 use super::requests::{Request, What};
 use super::slots::NONE;
 use crate::hot::Lookup;
 use crate::http::{REPLY_HEAD_SIZE_MAX, Refusal, Served, Source, Term};
-use crate::mesh::{Answer, LentId, Message, Parcel, ReplyRef, Value};
+use crate::mesh::{Answer, LentId, Message, Parcel, ReplyRef, Upload, Value};
 use crate::metrics::Counters;
 use crate::ring::Ring;
 use shard_cache::hash::KeyHash;
@@ -39,6 +40,7 @@ impl<R: Ring> Shard<R> {
                     self.lookup(slot, ask, hash, owner, start, size);
                 }
                 What::Plain(plain) => self.reply_plain(slot, ask, plain),
+                What::Write => self.serve_write(slot, ask),
             }
         }
         self.requests.clear();
@@ -47,9 +49,12 @@ impl<R: Ring> Shard<R> {
     fn prefetch_entry(&self, index: usize) {
         if let Some(&Request { what: What::Lookup { hash, owner, .. }, .. }) =
             self.requests.get(index)
-            && owner == self.index
         {
-            self.cache.prefetch_entry(hash);
+            if owner == self.index {
+                self.cache.prefetch_entry(hash);
+            } else {
+                self.replicas.prefetch_entry(hash);
+            }
         }
     }
 
@@ -57,18 +62,21 @@ impl<R: Ring> Shard<R> {
     #[inline(never)]
     fn count_lookup(&mut self, ask: &mut Ask, hash: KeyHash, owner: u16, start: u32, size: u16) {
         let key = self.requests.key(start, size);
-        let lookup = Lookup { hash, key, owner, is_remote: owner != self.index };
+        let is_own = owner == self.index;
+        let is_remote = !is_own && self.replicas.lookup(hash, key, self.now).is_none();
+        let lookup = Lookup { hash, key, owner, is_remote };
         ask.sample = Some(self.hot_keys.count(&lookup));
     }
 
     fn lookup(&mut self, slot: u32, ask: Ask, hash: KeyHash, owner: u16, start: u32, size: u16) {
         let key = self.requests.key(start, size);
         if owner != self.index {
-            let mut parcel = self.parcels.take().expect("parse has counted the parcels");
-            let name = self.owe(slot, ask, Owed::Waiting);
-            parcel.address(name, hash, self.requests.key(start, size));
-            self.counters.remote_reads += 1;
-            self.peers.send(owner, Message::Read(parcel));
+            match self.replicas.lookup(hash, key, self.now) {
+                Some(entry) if self.leases.is_valid(owner, self.now) => {
+                    self.reply_replica(slot, ask, entry, (owner, hash));
+                }
+                Some(_) | None => self.read_remote(slot, ask, (owner, hash), start, size),
+            }
             return;
         }
         match self.cache.lookup(hash, key, self.now) {
@@ -83,6 +91,60 @@ impl<R: Ring> Shard<R> {
                 self.miss(slot, ask, hash, start, size);
             }
         }
+    }
+
+    /// Asks the owner of a key for its value.
+    fn read_remote(
+        &mut self,
+        slot: u32,
+        ask: Ask,
+        (owner, hash): (u16, KeyHash),
+        start: u32,
+        size: u16,
+    ) {
+        let mut parcel = self.parcels.take().expect("parse has counted the parcels");
+        let name = self.owe(slot, ask, Owed::Waiting);
+        parcel.address(name, hash, self.requests.key(start, size));
+        parcel.wants_copy = self.replicas.wants(hash);
+        self.counters.remote_reads += 1;
+        self.peers.send(owner, Message::Read(parcel));
+    }
+
+    /// Serves a copy of another shard's value.
+    fn reply_replica(
+        &mut self,
+        slot: u32,
+        ask: Ask,
+        entry: EntryRef,
+        (owner, hash): (u16, KeyHash),
+    ) {
+        self.counters.replica_hits += 1;
+        if ask.sample.is_some() {
+            // The owner sees only what is remote: without this it would drop the hottest keys.
+            self.peers.mention(owner, Message::Hit(hash));
+        }
+        let Replica { etag, content_type, value, .. } = self.replicas.get(entry);
+        let term = self.replicas.get(entry).term(self.now);
+        let size = u32::try_from(value.len()).expect("a copy is small");
+        if !self.can_write(slot, value.len()) {
+            // It may be gone when its turn to be written comes.
+            let mut parcel = self.parcels.take().expect("parse has counted the parcels");
+            let content_type = self.content_types.name(content_type);
+            parcel.address(ReplyRef::NONE, hash, &[]);
+            parcel.fill(Value { etag, content_type, term, size }, Source::Hit, value, None);
+            self.owe(slot, ask, Owed::Parcel(parcel, 0));
+            return;
+        }
+        let block = self.slots[slot].block;
+        let served = Served { etag, term, source: Source::Hit };
+        if !self.write_value_head(block, ask, &served, content_type, size) {
+            let value = self.replicas.get(entry).value;
+            self.output.append(block, |out| {
+                out[..value.len()].copy_from_slice(value);
+                value.len()
+            });
+        }
+        self.replied.hits += 1;
     }
 
     fn refresh_parsed(&mut self, hash: KeyHash, start: u32, size: u16) {
@@ -108,7 +170,7 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Appends a reply that waits, or stands behind one that waits.
-    fn owe(&mut self, slot: u32, ask: Ask, owed: Owed) -> ReplyRef {
+    pub(super) fn owe(&mut self, slot: u32, ask: Ask, owed: Owed) -> ReplyRef {
         self.replies.append(&mut self.slots[slot], slot, ask, self.now, owed)
     }
 
@@ -160,6 +222,9 @@ impl<R: Ring> Shard<R> {
             }
             let (owed, ask, arrived) = self.replies.take_first(&mut self.slots[index]);
             match self.write_one(index, ask, owed) {
+                // Of a batch, the reply is counted, and so are the lookups, but not their times.
+                Written::Whole if ask.item.is_some() => {}
+                Written::Whole if self.replied_late.len() == self.replied_late.capacity() => {}
                 Written::Whole => self.replied_late.push(arrived),
                 Written::Part(rest) => {
                     let slot = &mut self.slots[index];
@@ -175,12 +240,22 @@ impl<R: Ring> Shard<R> {
                     self.peers.send(lent.owner, Message::Piece(parcel));
                     return;
                 }
+                Written::Begun(upload) => {
+                    let slot = &mut self.slots[index];
+                    let waits = Owed::Waiting;
+                    let name = self.replies.put_back_first(slot, index, ask, arrived, waits);
+                    self.send_write(upload, name);
+                    return;
+                }
             }
         }
     }
 
     /// Writes one reply.
     fn write_one(&mut self, index: u32, ask: Ask, owed: Owed) -> Written {
+        if let Some(token) = ask.item {
+            return self.write_item(index, ask, token, owed);
+        }
         match owed {
             Owed::Waiting => unreachable!("only a reply that is ready is written"),
             Owed::Entry(pin, source) => {
@@ -200,6 +275,7 @@ impl<R: Ring> Shard<R> {
                 Written::Whole
             }
             Owed::Parcel(parcel, written) => self.write_parcel(index, ask, parcel, written),
+            Owed::Upload(upload) => Written::Begun(upload),
         }
     }
 
@@ -243,46 +319,53 @@ impl<R: Ring> Shard<R> {
     }
 
     fn write_plain(&mut self, index: u32, ask: Ask, plain: Plain) {
-        let counters = &mut self.counters;
-        *match plain {
-            Plain::Health => &mut counters.requests_health,
-            Plain::Absent(_, Source::Hit) => &mut counters.requests_negative,
-            Plain::Absent(_, Source::Fetched) => &mut counters.requests_miss,
-            Plain::Absent(_, Source::Collapsed) => &mut counters.requests_collapsed,
-            Plain::Refused(Refusal::OriginUnavailable | Refusal::OriginTimeout) => {
-                &mut counters.requests_error
-            }
-            Plain::Refused(Refusal::Overloaded) => &mut counters.requests_shed,
-            Plain::Refused(_) => &mut counters.requests_refused,
-        } += 1;
+        match plain {
+            Plain::Items => return self.write_items(index),
+            Plain::ItemsEnd => return self.write_items_end(index),
+            Plain::Health
+            | Plain::Continue
+            | Plain::Absent(..)
+            | Plain::Stored(..)
+            | Plain::Deleted
+            | Plain::Refused(_) => count_plain(&mut self.counters, plain),
+        }
         let heads = &self.heads;
         let Ask { head_only, connection, .. } = ask;
         self.output.append(self.slots[index].block, |out| match plain {
             Plain::Health => heads.health(out, head_only, connection),
+            Plain::Continue => heads.go_on(out),
+            Plain::Items | Plain::ItemsEnd => unreachable!("written above"),
             Plain::Absent(term, source) => heads.absent(out, term, source, head_only, connection),
+            Plain::Stored(etag, is_new) => heads.stored(out, etag, is_new, connection),
+            Plain::Deleted => heads.deleted(out, connection),
             Plain::Refused(refusal) => heads.refused(out, refusal, head_only, connection),
         });
     }
 
     /// Writes the head of a value from another shard. Returns whether that is the whole reply.
-    fn write_parcel_head(&mut self, block: u32, ask: Ask, value: &Value, source: Source) -> bool {
-        count_value(&mut self.counters, value.term, source);
-        let served = Served { etag: value.etag, term: value.term, source };
-        let kind = self.content_types.intern(value.content_type, &self.heads);
-        let template = self.content_types.template(kind);
+    fn write_value_head(
+        &mut self,
+        block: u32,
+        ask: Ask,
+        served: &Served,
+        content_type: u8,
+        size: u32,
+    ) -> bool {
+        count_value(&mut self.counters, served.term, served.source);
+        let template = self.content_types.template(content_type);
         let heads = &self.heads;
-        let not_modified = ask.if_none_match.matches(value.etag);
+        let not_modified = ask.if_none_match.matches(served.etag);
         self.counters.replies_not_modified += u64::from(not_modified);
         self.output.append(block, |out| {
             if not_modified {
-                heads.not_modified(out, &served, ask.connection)
+                heads.not_modified(out, served, ask.connection)
             } else {
-                heads.found(out, template, &served, value.size, ask.connection)
+                heads.found(out, template, served, size, ask.connection)
             }
         });
         let complete = not_modified || ask.head_only;
         if let (Some(sample), false) = (ask.sample, complete) {
-            self.hot_keys.add_bytes(sample, value.size.into());
+            self.hot_keys.add_bytes(sample, size.into());
         }
         complete
     }
@@ -298,7 +381,9 @@ impl<R: Ring> Shard<R> {
             if !self.fits(index, 1) {
                 return Written::Part(Owed::Parcel(parcel, 0));
             }
-            let complete = self.write_parcel_head(block, ask, &value, source);
+            let served = Served { etag: value.etag, term: value.term, source };
+            let content_type = self.content_types.intern(value.content_type, &self.heads);
+            let complete = self.write_value_head(block, ask, &served, content_type, value.size);
             if complete || value.size == 0 {
                 self.put_parcel(parcel);
                 return Written::Whole;
@@ -327,7 +412,7 @@ impl<R: Ring> Shard<R> {
 
 /// How much of a reply was written.
 #[derive(Debug)]
-enum Written {
+pub(super) enum Written {
     /// All of it.
     Whole,
     /// As much as fits; this is left.
@@ -335,15 +420,35 @@ enum Written {
     /// All that has come; the parcel fetches more of the value, of which so many bytes are written
     /// and left.
     Piece { parcel: Box<Parcel>, lent: LentId, written: u32, left: u32 },
+    /// Nothing: a write begins, whose answer will be the reply.
+    Begun(Box<Upload>),
 }
 
 /// Counts a lookup that was answered with a value.
-fn count_value(counters: &mut Counters, term: Term, source: Source) {
+pub(super) fn count_value(counters: &mut Counters, term: Term, source: Source) {
     let is_stale = matches!(term, Term::Ends { lifetime_s, age_s } if age_s > lifetime_s);
     *match source {
         Source::Hit if is_stale => &mut counters.requests_stale,
         Source::Hit => &mut counters.requests_hit,
         Source::Fetched => &mut counters.requests_miss,
         Source::Collapsed => &mut counters.requests_collapsed,
+    } += 1;
+}
+
+/// Counts what is answered without an entry.
+pub(super) fn count_plain(counters: &mut Counters, plain: Plain) {
+    *match plain {
+        Plain::Items | Plain::ItemsEnd => return,
+        Plain::Health => &mut counters.requests_health,
+        Plain::Continue => &mut counters.replies_continue,
+        Plain::Stored(..) | Plain::Deleted => &mut counters.requests_write,
+        Plain::Absent(_, Source::Hit) => &mut counters.requests_negative,
+        Plain::Absent(_, Source::Fetched) => &mut counters.requests_miss,
+        Plain::Absent(_, Source::Collapsed) => &mut counters.requests_collapsed,
+        Plain::Refused(Refusal::OriginUnavailable | Refusal::OriginTimeout) => {
+            &mut counters.requests_error
+        }
+        Plain::Refused(Refusal::Overloaded) => &mut counters.requests_shed,
+        Plain::Refused(_) => &mut counters.requests_refused,
     } += 1;
 }

@@ -1,19 +1,20 @@
 //! What a shard is made of: all memory it will ever use is allocated here.
 
 use super::{
-    Cache, Completions, ContentTypes, Counters, Flights, Input, Lending, Listener, Output, Parcels,
-    Ready, Replies, Requests, Shard, Slots, Starving,
+    Cache, Changes, Completions, ContentTypes, Counters, Directory, Flights, Input, Lending,
+    Listener, Output, Parcels, Ready, Replicas, Replies, Requests, Shard, Slots, Starving, Writes,
 };
 use crate::config::Config;
 use crate::histograms::Histograms;
 use crate::hot::{HotKeys, Window};
-use crate::http::{HeadPolicy, HttpLimits, Replies as Heads};
-use crate::limits::Limits;
+use crate::http::{BatchLimits, HeadPolicy, HttpLimits, Replies as Heads, WriteLimits};
+use crate::limits::{self, Limits};
 use crate::mesh::{
-    Control, Giver, Loads, OriginLink, OwnerHash, Owners, Peers, Sleep, StorageLink,
+    Control, Giver, Leases, Loads, OriginLink, OwnerHash, Owners, Peers, Sleep, StorageLink,
 };
 use crate::metrics::Board;
 use crate::ring::{Fd, Ring};
+use crate::token::Token;
 use shard_cache::hash::KeyHasher;
 use shard_cache::time::{Instant, WallSeconds};
 use shard_cache::{Layout, StaleWindows};
@@ -49,6 +50,8 @@ pub struct Settings {
     pub shard_header: bool,
     /// When connections are closed.
     pub timeouts: Timeouts,
+    /// Bytes of values in the reply to a batch.
+    pub batch_bytes_max: u32,
     /// New connections go to the shard with the fewest.
     pub balance: bool,
     /// How long a value is fresh whose origin does not say, milliseconds.
@@ -64,9 +67,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The settings that `config` says.
+    /// The settings that `config` says; where it allows writes, to those who bear `token`.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, token: Option<Token>) -> Self {
         let ms = |duration: Duration| {
             u32::try_from(duration.as_millis()).expect("a week of milliseconds fits 32 bits")
         };
@@ -83,6 +86,14 @@ impl Settings {
                 target_size_max: small(http.head_size_max),
                 key_size_max: u16::try_from(http.key_size_max).expect("at most 512"),
                 body_size_max: small(http.body_size_max),
+                batch: BatchLimits {
+                    keys_max: u16::try_from(http.batch_keys_max).expect("at most 1024"),
+                    body_size_max: limits::batch_body_size(http.batch_keys_max),
+                },
+                writes: token.filter(|_| http.writes).map(|token| WriteLimits {
+                    token,
+                    value_size_max: small(cache.value_size_max),
+                }),
             },
             heads: HeadPolicy {
                 cache_control: http.cache_control,
@@ -98,6 +109,7 @@ impl Settings {
                 idle: http.idle_timeout,
                 write: http.write_timeout,
             },
+            batch_bytes_max: small(http.batch_bytes_max),
             balance: config.server.balance,
             ttl_ms: ms(cache.ttl),
             negative_ttl_ms: ms(cache.negative_ttl),
@@ -122,6 +134,17 @@ fn random_key() -> [u64; 2] {
     [0, 1].map(|word: u64| RandomState::new().hash_one(word))
 }
 
+/// The memory of a cache.
+#[derive(Debug)]
+pub struct Slice {
+    /// How it is divided.
+    pub layout: Layout,
+    /// As much as the layout says, zeroed and aligned to a page.
+    pub memory: &'static mut [u8],
+    /// How many segments of the arena are populated.
+    pub segments_ready: Arc<AtomicU32>,
+}
+
 /// Everything that a shard is given.
 #[derive(Debug)]
 pub struct Setup {
@@ -135,18 +158,18 @@ pub struct Setup {
     pub listeners: Vec<Fd>,
     /// Its listening sockets whose connections are for this shard.
     pub own_listeners: Vec<Fd>,
-    /// The layout of its cache, and the memory for it.
-    pub layout: Layout,
-    /// The cache's memory, zeroed and aligned to a page.
-    pub memory: &'static mut [u8],
-    /// How many segments of the arena are populated.
-    pub segments_ready: Arc<AtomicU32>,
+    /// What its cache lies in.
+    pub cache: Slice,
+    /// What copies of other shards' values lie in; none where there are none.
+    pub replicas: Option<Slice>,
     /// Memory for output blocks.
     pub output: &'static mut [u8],
     /// The queues to and from the other shards.
     pub peers: Peers,
     /// How many connections each shard has.
     pub loads: Loads,
+    /// How long copies may be served.
+    pub leases: Leases,
     /// The queues to and from the origin plane.
     pub link: OriginLink,
     /// The queues to and from the storage plane.
@@ -171,7 +194,7 @@ impl<R: Ring> Shard<R> {
     /// Builds the shard. Its turns allocate nothing.
     #[must_use]
     pub fn new(setup: Setup, ring: R) -> Self {
-        let Setup { index, limits, settings, listeners, layout, memory, .. } = setup;
+        let Setup { index, limits, settings, listeners, cache, .. } = setup;
         let windows = windows(&settings);
         let heads = heads(&settings, index, setup.peers.count());
         let hasher = KeyHasher::new(settings.hash_key);
@@ -206,8 +229,8 @@ impl<R: Ring> Shard<R> {
             requests: Requests::new(limits.requests_per_turn_max as usize),
             replies: Replies::new(limits.replies_max),
             output: Output::new(setup.output, limits.output_block_size),
-            cache: Cache::new(layout, memory, hasher, &windows),
-            segments_ready: setup.segments_ready,
+            cache: Cache::new(cache.layout, cache.memory, hasher, &windows),
+            segments_ready: cache.segments_ready,
             content_types: ContentTypes::new(limits.content_types_max, &heads),
             heads,
             flights: Flights::new(limits.flights_max, limits.waiters_max),
@@ -215,13 +238,13 @@ impl<R: Ring> Shard<R> {
             stalled_since: None,
             peers: setup.peers,
             loads: setup.loads,
-            parcels: Parcels::new(
-                limits.parcels_count,
-                limits.parcel_size,
-                limits.big_parcels_count,
-                limits.big_parcel_size,
-            ),
+            leases: setup.leases,
+            replicas: Replicas::new(setup.replicas, hasher, &limits),
+            directory: Directory::new(&limits),
+            parcels: Parcels::new(&limits),
             lending: Lending::new(index, limits.lent_count()),
+            changes: Changes::new(&limits),
+            writes: Writes::new(index, &limits),
             link: setup.link,
             storage: setup.storage,
             snapshot: None,

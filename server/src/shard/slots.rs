@@ -15,10 +15,12 @@
 //! Invariant: a slot leaves `Terminating` only at `in_flight == 0`, so no completion of one life
 //! is ever seen by the next; the generation in every token is checked all the same.
 
+use super::batches::Batch;
 use super::input::Inbox;
 use crate::error::CloseReason;
 use crate::http::Exchange;
 use crate::limits::CONNECTION_SLOT_SIZE_MAX;
+use crate::mesh::Upload;
 use crate::ring::Fd;
 use shard_cache::time::Instant;
 
@@ -48,6 +50,16 @@ pub(super) enum Recv {
     Starved,
 }
 
+/// What keeps a connection from parsing more of its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    Nothing,
+    /// A batch, whose keys are taken instead.
+    Batch,
+    /// The last reply that it owes.
+    Reply,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -74,11 +86,20 @@ pub(super) struct Slot {
     pub(super) reason: CloseReason,
     pub(super) exchange: Exchange,
     pub(super) inbox: Inbox,
+    /// The write or batch whose body is on its way in, or the batch that is answered.
+    pub(super) upload: Option<Box<Upload>>,
+    /// The next request waits for an upload.
+    pub(super) wants_upload: bool,
+    /// Whether more of the input may be parsed.
+    pub(super) hold: Hold,
+    /// The batch that is answered.
+    pub(super) batch: Option<Batch>,
     /// The output block, or [`NONE`].
     pub(super) block: u32,
     /// Replies owed that could not be written at once: a list in the table of replies.
     pub(super) owed_first: u32,
     pub(super) owed_last: u32,
+    /// How many there are, and one more while a batch is answered.
     pub(super) owed_count: u16,
     /// When the connection is closed for `deadline_reason`, unless something happens before.
     pub(super) deadline: Instant,
@@ -106,6 +127,10 @@ impl Slot {
             reason: CloseReason::PeerClosed,
             exchange: Exchange::new(),
             inbox: Inbox::new(),
+            upload: None,
+            wants_upload: false,
+            hold: Hold::Nothing,
+            batch: None,
             block: NONE,
             owed_first: NONE,
             owed_last: NONE,
@@ -116,9 +141,17 @@ impl Slot {
         }
     }
 
+    /// A batch that is answered is over.
+    pub(super) fn end_batch(&mut self) -> Option<Batch> {
+        let batch = self.batch.take()?;
+        self.owed_count -= 1;
+        Some(batch)
+    }
+
     /// What holds of every slot at rest between two steps.
     pub(super) fn check(&self) {
-        assert_eq!(self.owed_first == NONE, self.owed_count == 0, "the list and its count agree");
+        let listed = self.owed_count - u16::from(self.batch.is_some());
+        assert_eq!(self.owed_first == NONE, listed == 0, "the list and its count agree");
         match self.state {
             State::Free => assert_eq!(self.in_flight, 0, "a free slot has nothing in flight"),
             State::Closing => assert_eq!(self.in_flight, 1, "only the close is in flight"),
@@ -174,6 +207,7 @@ impl Slots {
         assert_eq!(slot.in_flight, 0, "nothing names a free slot");
         assert_eq!(slot.block, NONE, "a free slot has no output");
         assert_eq!(slot.owed_count, 0, "a free slot owes nothing");
+        assert!(slot.upload.is_none(), "a free slot holds no upload");
         slot.state = State::Free;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(index);

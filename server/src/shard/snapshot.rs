@@ -102,7 +102,8 @@ impl<R: Ring> Shard<R> {
             let Ok(Record::Entry(saved, content_type)) = record else { continue };
             bytes += saved.value.len();
             let content_type = self.content_types.intern(content_type, &self.heads);
-            let kind = Kind { content_type, windows: WINDOWS_VALUE };
+            let windows = saved.windows.and_then(|windows| self.cache.windows_index(windows));
+            let kind = Kind { content_type, windows: windows.unwrap_or(WINDOWS_VALUE) };
             let hash = self.hasher.hash(saved.key);
             let counters = &mut self.counters;
             *match self.cache.restore(hash, &saved, kind, self.now) {

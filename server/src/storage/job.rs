@@ -2,7 +2,7 @@
 
 use super::manifest::Clocks;
 use super::store::SnapshotStore;
-use crate::mesh::{Control, OwnerHash, PageDone, StoragePort};
+use crate::mesh::{Audit, Control, OwnerHash, PageDone, StoragePort};
 use std::fmt;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub struct Task<'a, S> {
     pub rate: Option<u64>,
     /// What the main thread says.
     pub control: &'a Control,
+    /// Asked of each entry that is read, where there is one.
+    pub audit: Option<&'a Audit>,
     /// It is the last snapshot of a server that stops.
     pub is_last: bool,
 }

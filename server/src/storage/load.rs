@@ -7,7 +7,7 @@
 use super::job::Task;
 use super::manifest::{Distrust, Manifest, PageAt, Shift};
 use super::store::SnapshotStore;
-use crate::mesh::{Owners, PAGE_ALIGN, Page, PageJob, Record};
+use crate::mesh::{Look, Owners, PAGE_ALIGN, Page, PageJob, Record};
 use shard_cache::hash::KeyHasher;
 use shard_cache::{SEGMENT_SIZE, Saved, Withdrawals};
 use std::fmt;
@@ -80,6 +80,8 @@ pub struct Loaded {
     pub entries: u64,
     /// Entries that had been withdrawn when the snapshot was complete.
     pub withdrawn: u64,
+    /// Entries that the origin holds no more, or otherwise.
+    pub outdated: u64,
     /// Entries of pages that could not be read or believed.
     pub dropped: u64,
     /// Nobody knows how old it is.
@@ -93,6 +95,25 @@ pub struct Arena {
     pub ready: Arc<AtomicU32>,
     /// Segments in all.
     pub count: u32,
+}
+
+/// What an entry has to pass.
+struct Checks<'a> {
+    withdrawals: &'a Withdrawals,
+    look: Option<Look>,
+}
+
+impl Checks<'_> {
+    /// Whether an entry may come back; counts those that may not.
+    fn pass(&self, saved: &Saved<'_>, loaded: &mut Loaded) -> bool {
+        if self.withdrawals.hide(saved.key, saved.born_ms) {
+            loaded.withdrawn += 1;
+            return false;
+        }
+        let is_held = self.look.as_ref().is_none_or(|look| look(saved.key, saved.etag));
+        loaded.outdated += u64::from(!is_held);
+        is_held
+    }
 }
 
 /// One shard that is being handed entries.
@@ -151,6 +172,11 @@ impl<S: SnapshotStore> Task<'_, S> {
         let begun_ms = self.now_ms();
         let mut bytes = 0;
         let mut source = Page::new(0);
+        // A shard remembers what is written from its first page on: before the origin is looked at.
+        for shard in 0..receivers.len() {
+            self.send(shard, &mut receivers, arenas, false).await?;
+        }
+        self.settle(&mut receivers).await?;
         for at in &manifest.pages {
             if self.is_stopped() {
                 return Err(NotLoaded::Stopped);
@@ -164,14 +190,20 @@ impl<S: SnapshotStore> Task<'_, S> {
                 loaded.dropped += u64::from(at.entries);
                 continue;
             };
-            self.hand_out(&mut source, withdrawals, shift, &mut receivers, arenas, &mut loaded)
-                .await?;
+            let checks = Checks { withdrawals, look: self.audit.map(|audit| audit()) };
+            self.hand_out(&mut source, &checks, shift, &mut receivers, arenas, &mut loaded).await?;
             bytes += u64::from(at.size);
             self.keep_pace(bytes, begun_ms).await;
         }
         for shard in 0..receivers.len() {
             self.send(shard, &mut receivers, arenas, true).await?;
         }
+        self.settle(&mut receivers).await?;
+        Ok(loaded)
+    }
+
+    /// Waits until all shards have given their pages back.
+    async fn settle(&mut self, receivers: &mut [Receiver]) -> Result<(), NotLoaded> {
         while receivers.iter().any(|receiver| receiver.spare.is_none()) {
             if self.is_stopped() {
                 return Err(NotLoaded::Stopped);
@@ -180,7 +212,7 @@ impl<S: SnapshotStore> Task<'_, S> {
                 receivers[shard].spare = Some(done.page);
             }
         }
-        Ok(loaded)
+        Ok(())
     }
 
     /// Reads a page, and whether it is what was written.
@@ -207,7 +239,7 @@ impl<S: SnapshotStore> Task<'_, S> {
     async fn hand_out(
         &mut self,
         source: &mut Page,
-        withdrawals: &Withdrawals,
+        checks: &Checks<'_>,
         shift: Shift,
         receivers: &mut [Receiver],
         arenas: &[Arena],
@@ -221,8 +253,7 @@ impl<S: SnapshotStore> Task<'_, S> {
                 loaded.dropped += 1;
                 continue;
             };
-            if withdrawals.hide(saved.key, saved.born_ms) {
-                loaded.withdrawn += 1;
+            if !checks.pass(&saved, loaded) {
                 continue;
             }
             let shard = usize::from(owners.of(hasher.hash(saved.key), saved.key));

@@ -23,7 +23,7 @@ pub use manifest::{Clocks, Distrust, Manifest, PageAt, Shift, VERSION};
 pub use save::{NotSaved, Saved};
 pub use store::{Folder, Plain, SnapshotStore, note_purge};
 
-use crate::mesh::{Control, OwnerHash, StoragePort};
+use crate::mesh::{Audit, Control, OwnerHash, StoragePort};
 use crate::metrics::SnapshotBoard;
 use crate::sys::clock::{self, Epoch};
 use direct::Direct;
@@ -57,6 +57,8 @@ pub struct Storage {
     pub control: Control,
     /// Where its counts are published.
     pub board: SnapshotBoard,
+    /// Asked of each entry that is read, where there is one.
+    pub audit: Option<Audit>,
 }
 
 impl fmt::Debug for Storage {
@@ -114,6 +116,7 @@ impl Storage {
             owner_hash: self.owner_hash,
             rate: Some(self.rate).filter(|_| !is_last),
             control: &self.control,
+            audit: self.audit.as_ref(),
             is_last,
         }
     }
@@ -138,8 +141,9 @@ impl Storage {
     fn tell_loaded(&self, loaded: &Result<Loaded, NotLoaded>, ms: u64) {
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         match loaded {
-            Ok(Loaded { entries, withdrawn, dropped, age_is_unknown }) => {
-                (board.load_ms, board.dropped, board.withdrawn) = (ms, *dropped, *withdrawn);
+            Ok(Loaded { entries, withdrawn, outdated, dropped, age_is_unknown }) => {
+                (board.load_ms, board.dropped) = (ms, *dropped);
+                (board.withdrawn, board.outdated) = (*withdrawn, *outdated);
                 tracing::info!("read {entries} entries of the snapshot in {ms} ms");
                 if *dropped > 0 {
                     tracing::warn!("{dropped} entries of the snapshot lay in damaged pages");

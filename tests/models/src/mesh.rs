@@ -16,12 +16,20 @@ pub use parcel::Parcel;
 pub use peers::{Message, Peers, peers};
 pub use purge::PurgeOrder;
 pub use sleep::Sleep;
+pub use upload::Upload;
 
 /// What shards send each other.
 mod parcel {
     /// A read, by its number.
     #[derive(Debug)]
     pub struct Parcel(pub u32);
+}
+
+/// No model writes.
+mod upload {
+    /// Never made.
+    #[derive(Debug)]
+    pub struct Upload;
 }
 
 /// What travels between a shard and the origin plane.

@@ -9,15 +9,25 @@ use super::stream::Fate;
 use crate::meaning::{Event, feed};
 use crate::reference;
 use arbitrary::{Arbitrary, Result, Unstructured};
-use pelton::http::{Connection, HttpLimits, Phase, Refusal};
+use pelton::http::{BatchLimits, Connection, HttpLimits, Phase, Refusal, WriteLimits};
+use pelton::token::Token;
+use std::sync::LazyLock;
 
-const LIMITS: HttpLimits = HttpLimits {
+/// What whoever writes bears.
+const TOKEN: &str = "0123456789abcdef";
+
+static LIMITS: LazyLock<HttpLimits> = LazyLock::new(|| HttpLimits {
     head_size_max: 512,
     headers_count_max: 8,
     target_size_max: 256,
     key_size_max: 32,
     body_size_max: 128,
-};
+    batch: BatchLimits { keys_max: 4, body_size_max: 96 },
+    writes: Some(WriteLimits {
+        token: Token::new(TOKEN).expect("it is long enough"),
+        value_size_max: 64,
+    }),
+});
 
 /// One request, and so what it means.
 #[derive(Arbitrary, Debug)]
@@ -38,7 +48,11 @@ struct Sent {
 enum Ask {
     Health,
     Lookup(Vec<u8>),
+    /// To a key, which is not served.
     Post(Body),
+    Put(Body),
+    Delete,
+    Batch(Body),
     Nowhere,
 }
 
@@ -52,7 +66,9 @@ enum Body {
 impl Sent {
     fn write(&self, out: &mut Vec<u8>) {
         let method = match (&self.ask, self.head_only) {
-            (Ask::Post(_), _) => "POST",
+            (Ask::Post(_) | Ask::Batch(_), _) => "POST",
+            (Ask::Put(_), _) => "PUT",
+            (Ask::Delete, _) => "DELETE",
             (_, true) => "HEAD",
             (_, false) => "GET",
         };
@@ -62,7 +78,8 @@ impl Sent {
                 let escaped: String = key.iter().map(|byte| format!("%{byte:02x}")).collect();
                 format!("/lookup/{escaped}")
             }
-            Ask::Post(_) => "/lookup/a".to_owned(),
+            Ask::Post(_) | Ask::Put(_) | Ask::Delete => "/lookup/a".to_owned(),
+            Ask::Batch(_) => "/lookup".to_owned(),
             Ask::Nowhere => "/".to_owned(),
         };
         let version = if self.version_1_0 { "1.0" } else { "1.1" };
@@ -75,23 +92,55 @@ impl Sent {
             lines += "If-None-Match: \"a\", W/\"00c0ffee00c0ffee\"\r\n";
         }
         lines += &"X: y\r\n".repeat(usize::from(self.padding % 4));
+        if matches!(self.ask, Ask::Put(_) | Ask::Delete) {
+            lines += &format!("Authorization: Bearer {TOKEN}\r\n");
+        }
         if self.blank {
             out.extend(b"\r\n");
         }
         out.extend(format!("{method} {target} HTTP/{version}\r\n{lines}").bytes());
-        if let Ask::Post(body) = &self.ask {
-            body.write(out);
-        } else {
-            out.extend(b"\r\n");
+        match &self.ask {
+            Ask::Post(body) | Ask::Put(body) | Ask::Batch(body) => body.write(out),
+            Ask::Health | Ask::Lookup(_) | Ask::Delete | Ask::Nowhere => out.extend(b"\r\n"),
+        }
+    }
+
+    fn connection(&self) -> Connection {
+        match (self.keep_alive, self.version_1_0) {
+            (false, _) => Connection::Close,
+            (true, false) => Connection::Persistent,
+            (true, true) => Connection::KeepAlive,
+        }
+    }
+
+    fn written(&self, put: Option<(String, [Option<u32>; 3])>, body: Vec<u8>) -> Event {
+        Event::Write {
+            key: b"a".to_vec(),
+            put,
+            if_match: None,
+            if_none_match: self.held,
+            waits: false,
+            body,
+            connection: self.connection(),
+        }
+    }
+
+    /// Why a body that would be taken is not, which may have so much data.
+    fn taken(&self, body: &Body, data_size_max: u32) -> Option<Event> {
+        let is_chunked = matches!(body, Body::Chunked(..));
+        let broken = body.refusal(self.version_1_0, LIMITS.body_size_max);
+        let refused = body.refusal(self.version_1_0, data_size_max);
+        let connection = self.connection();
+        match (broken, refused) {
+            (Some(refusal), _) => Some(Event::Broken(refusal)),
+            (None, Some(refusal)) if is_chunked => Some(Event::Broken(refusal)),
+            (None, Some(refusal)) => Some(Event::Answered { refusal, connection }),
+            (None, None) => None,
         }
     }
 
     fn event(&self) -> Event {
-        let connection = match (self.keep_alive, self.version_1_0) {
-            (false, _) => Connection::Close,
-            (true, false) => Connection::Persistent,
-            (true, true) => Connection::KeepAlive,
-        };
+        let connection = self.connection();
         let Self { ask, head_only, held, .. } = self;
         let answered = |refusal| Event::Answered { refusal, connection };
         match ask {
@@ -107,9 +156,18 @@ impl Sent {
                 head_only: *head_only,
                 matches: *held,
             },
-            Ask::Post(body) => match body.refusal(self.version_1_0) {
+            Ask::Post(body) => match body.refusal(self.version_1_0, LIMITS.body_size_max) {
                 Some(refusal) => Event::Broken(refusal),
-                None => answered(Refusal::MethodNotAllowed),
+                None => answered(Refusal::MethodNotAllowedOfKey),
+            },
+            Ask::Put(body) => match self.taken(body, 64) {
+                Some(refused) => refused,
+                None => self.written(Some(("application/json".into(), [None; 3])), body.data()),
+            },
+            Ask::Delete => self.written(None, Vec::new()),
+            Ask::Batch(body) => match self.taken(body, 96) {
+                Some(refused) => refused,
+                None => Event::Batch { waits: false, body: body.data(), connection },
             },
         }
     }
@@ -135,13 +193,22 @@ impl Body {
         }
     }
 
-    fn refusal(&self, version_1_0: bool) -> Option<Refusal> {
+    fn refusal(&self, version_1_0: bool, data_size_max: u32) -> Option<Refusal> {
         let size = match self {
             Self::Chunked(..) if version_1_0 => return Some(Refusal::BadTransferEncoding),
             Self::Chunked(sizes, ..) => sizes.iter().map(|size| u32::from(*size)).sum(),
             Self::Length(size) => u32::from(*size),
         };
-        (size > LIMITS.body_size_max).then_some(Refusal::ContentTooLarge)
+        (size > data_size_max).then_some(Refusal::ContentTooLarge)
+    }
+
+    fn data(&self) -> Vec<u8> {
+        match self {
+            Self::Length(size) => vec![b'G'; usize::from(*size)],
+            Self::Chunked(sizes, ..) => {
+                vec![b'\n'; sizes.iter().map(|size| usize::from(*size)).sum()]
+            }
+        }
     }
 }
 
@@ -154,6 +221,8 @@ fn expect(requests: &[Sent]) -> (Vec<Event>, bool) {
             Event::Broken(_) => true,
             Event::Health { connection, .. }
             | Event::Lookup { connection, .. }
+            | Event::Write { connection, .. }
+            | Event::Batch { connection, .. }
             | Event::Answered { connection, .. } => *connection == Connection::Close,
         };
         events.push(event);

@@ -1,7 +1,7 @@
 //! Where a body ends: RFC 9112 sections 6 and 7.1.
 
-use super::{CRLF, is_token, is_value, run, size};
-use pelton::http::{HttpLimits, Refusal};
+use super::{CRLF, is_token, is_value, run};
+use pelton::http::Refusal;
 
 /// Digits of a chunk's size; bytes of all extensions of a body; bytes of all its trailers.
 const SIZE_DIGITS_MAX: usize = 16;
@@ -17,13 +17,17 @@ pub(super) enum Body {
 }
 
 impl Body {
-    /// Bytes of the body that `text` begins with; `None` if it is not whole.
-    pub(super) fn size(&self, text: &[u8], limits: &HttpLimits) -> Result<Option<usize>, Refusal> {
+    /// The body that `text` begins with: its bytes and its data; `None` if it is not whole.
+    pub(super) fn read(
+        &self,
+        text: &[u8],
+        data_size_max: usize,
+    ) -> Result<Option<(usize, Vec<u8>)>, Refusal> {
         match self {
-            Self::None => Ok(Some(0)),
-            Self::Length(size) => Ok((text.len() >= *size).then_some(*size)),
-            Self::Chunked => match chunks_size(text, size(limits.body_size_max)) {
-                Ok(size) => Ok(Some(size)),
+            Self::None => Ok(Some((0, Vec::new()))),
+            Self::Length(size) => Ok(text.get(..*size).map(|data| (*size, data.to_vec()))),
+            Self::Chunked => match chunks(text, data_size_max) {
+                Ok(chunks) => Ok(Some(chunks)),
                 Err(Stop::Unfinished) => Ok(None),
                 Err(Stop::Refused(refusal)) => Err(refusal),
             },
@@ -37,11 +41,11 @@ enum Stop {
     Refused(Refusal),
 }
 
-/// Bytes of the chunked body that `text` begins with.
-fn chunks_size(text: &[u8], data_size_max: usize) -> Result<usize, Stop> {
-    let (mut at, mut data_size, mut extensions_size) = (0, 0, 0);
+/// Bytes of the chunked body that `text` begins with, and its data.
+fn chunks(text: &[u8], data_size_max: usize) -> Result<(usize, Vec<u8>), Stop> {
+    let (mut at, mut data, mut extensions_size) = (0, Vec::new(), 0);
     loop {
-        let (digits, chunk_size) = chunk_size(&text[at..], data_size_max - data_size)?;
+        let (digits, chunk_size) = chunk_size(&text[at..], data_size_max - data.len())?;
         at += digits;
         if text.get(at) == Some(&b';') {
             let extension = run(&text[at + 1..], is_value);
@@ -53,9 +57,9 @@ fn chunks_size(text: &[u8], data_size_max: usize) -> Result<usize, Stop> {
         }
         at += exactly(&text[at..], CRLF)?;
         if chunk_size == 0 {
-            return Ok(at + trailers_size(&text[at..])?);
+            return Ok((at + trailers_size(&text[at..])?, data));
         }
-        data_size += chunk_size;
+        data.extend_from_slice(text.get(at..at + chunk_size).ok_or(Stop::Unfinished)?);
         at += chunk_size;
         at += exactly(text.get(at..).ok_or(Stop::Unfinished)?, CRLF)?;
     }

@@ -1,6 +1,7 @@
 //! What a whole head means: its lines one by one, then all of them together.
 
 use super::body::Body;
+use super::write::write;
 use super::{is_token, is_value, run, size};
 use crate::meaning::{ETAG, Event};
 use pelton::http::{Connection, HttpLimits, Refusal};
@@ -21,6 +22,13 @@ pub(super) struct Lines {
     fields: Vec<(String, Vec<u8>)>,
 }
 
+/// Where a request goes.
+enum Route {
+    Health,
+    Key(Vec<u8>),
+    Batch,
+}
+
 /// What a head means.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -28,6 +36,8 @@ pub(super) struct Head {
     pub(super) any_match: bool,
     pub(super) keep_alive: bool,
     pub(super) body: Body,
+    /// Bytes of data that the body may have.
+    pub(super) data_size_max: usize,
 }
 
 impl Lines {
@@ -89,7 +99,21 @@ impl Lines {
         }
     }
 
-    fn values(&self, name: &str) -> Vec<&[u8]> {
+    pub(super) fn is(&self, method: &str) -> bool {
+        self.method == method
+    }
+
+    /// Names in lower case, and values.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
+    /// Whether it waits to be told to send `body`: RFC 9110 10.1.1.
+    pub(super) fn waits(&self, body: &Body) -> bool {
+        !self.version_1_0 && *body != Body::None && !self.values("expect").is_empty()
+    }
+
+    pub(super) fn values(&self, name: &str) -> Vec<&[u8]> {
         self.fields.iter().filter(|(field, _)| field == name).map(|(_, value)| &value[..]).collect()
     }
 
@@ -107,9 +131,11 @@ impl Lines {
             return Err(Refusal::MethodUnknown);
         }
         let route = self.route(limits)?;
+        let served = self.served(route, &body, limits);
 
         // RFC 9110 10.1.1: whether the body follows cannot be known.
-        let is_withheld = body != Body::None && !self.values("expect").is_empty();
+        let is_withheld =
+            served.is_err() && body != Body::None && !self.values("expect").is_empty();
         let body = if is_withheld { Body::None } else { body };
         let options = self.values("connection").join(&b',');
         let has_option = |option: &str| {
@@ -125,16 +151,48 @@ impl Lines {
             (true, false) => Connection::Persistent,
         };
 
-        let head_only = self.method == "HEAD";
-        let matches = self.matches();
-        let event = match route {
-            Ok(None) => Event::Health { connection, head_only },
-            Ok(Some(key)) => {
-                Event::Lookup { key, connection, head_only, matches: matches == Some(true) }
-            }
+        let data_size_max = match &served {
+            Ok(Event::Write { .. }) => limits.writes.as_ref().map(|writes| writes.value_size_max),
+            Ok(Event::Batch { .. }) => Some(limits.batch.body_size_max),
+            _ => None,
+        };
+        let data_size_max =
+            data_size_max.map_or(limits.body_size_max, |own| own.min(limits.body_size_max));
+        let any_match = self.matches().is_none();
+        let event = match served {
+            Ok(event) => on(event, connection),
             Err(refusal) => Event::Answered { refusal, connection },
         };
-        Ok(Head { event, any_match: matches.is_none(), keep_alive, body })
+        Ok(Head { event, any_match, keep_alive, body, data_size_max: size(data_size_max) })
+    }
+
+    /// What it asks for, or the error that answers it. What it says of the connection comes later.
+    fn served(
+        &self,
+        route: Result<Route, Refusal>,
+        body: &Body,
+        limits: &HttpLimits,
+    ) -> Result<Event, Refusal> {
+        let connection = Connection::Persistent;
+        let head_only = self.is("HEAD");
+        match (route?, &limits.writes) {
+            (Route::Health, _) => Ok(Event::Health { connection, head_only }),
+            (Route::Key(key), Some(writes)) if self.is("PUT") || self.is("DELETE") => {
+                write(self, key, body, writes)
+            }
+            (Route::Key(key), _) => {
+                let matches = self.matches() == Some(true);
+                Ok(Event::Lookup { key, connection, head_only, matches })
+            }
+            (Route::Batch, _) => match body {
+                Body::Length(length) if *length > size(limits.batch.body_size_max) => {
+                    Err(Refusal::ContentTooLarge)
+                }
+                Body::None | Body::Length(_) | Body::Chunked => {
+                    Ok(Event::Batch { waits: self.waits(body), body: Vec::new(), connection })
+                }
+            },
+        }
     }
 
     /// RFC 9112 6.3; a list of codings that ends with chunked has an end, which is not looked for.
@@ -164,8 +222,8 @@ impl Lines {
         }
     }
 
-    /// Where it goes: a key, or `None` for `/healthz`; or the error that answers it.
-    fn route(&self, limits: &HttpLimits) -> Result<Result<Option<Vec<u8>>, Refusal>, Refusal> {
+    /// Where it goes, or the error that answers it.
+    fn route(&self, limits: &HttpLimits) -> Result<Result<Route, Refusal>, Refusal> {
         if self.target == "*" && self.method == "OPTIONS" {
             return Ok(Err(Refusal::MethodNotAllowed));
         }
@@ -176,14 +234,31 @@ impl Lines {
         }
         let resource = match path.strip_prefix("/lookup/") {
             Some("") => Err(Refusal::NotFound),
-            Some(escaped) => key(escaped, usize::from(limits.key_size_max)).map(Some),
-            None if path == "/healthz" => Ok(None),
+            Some(escaped) => key(escaped, usize::from(limits.key_size_max)).map(Route::Key),
+            None if path == "/healthz" => Ok(Route::Health),
+            None if path == "/lookup" => Ok(Route::Batch),
             None => Err(Refusal::NotFound),
         };
-        Ok(match self.method.as_str() {
-            "GET" | "HEAD" => resource,
-            "POST" | "PUT" | "DELETE" | "PATCH" | "TRACE" | "OPTIONS" => {
-                resource.and(Err(Refusal::MethodNotAllowed))
+        let is_write = ["PUT", "DELETE"].contains(&&*self.method);
+        Ok(match (self.method.as_str(), resource) {
+            (
+                "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "PATCH" | "TRACE" | "OPTIONS",
+                Err(other),
+            ) => Err(other),
+            ("POST", Ok(Route::Batch)) => Ok(Route::Batch),
+            (
+                "GET" | "HEAD" | "PUT" | "DELETE" | "PATCH" | "TRACE" | "OPTIONS",
+                Ok(Route::Batch),
+            ) => Err(Refusal::MethodNotAllowedOfBatch),
+            ("GET" | "HEAD", Ok(route)) => Ok(route),
+            (_, Ok(Route::Key(key))) if is_write && limits.writes.is_some() => Ok(Route::Key(key)),
+            ("POST" | "PATCH" | "TRACE" | "OPTIONS", Ok(Route::Key(_)))
+                if limits.writes.is_some() =>
+            {
+                Err(Refusal::MethodNotAllowedOfKey)
+            }
+            ("POST" | "PUT" | "DELETE" | "PATCH" | "TRACE" | "OPTIONS", Ok(_)) => {
+                Err(Refusal::MethodNotAllowed)
             }
             _ => Err(Refusal::MethodUnknown),
         })
@@ -215,7 +290,7 @@ impl Lines {
                 any = true;
                 continue;
             }
-            for tag in tags(value)? {
+            for tag in tags(value)?.into_iter().map(|tag| tag.opaque) {
                 let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
                 if tag.len() == 16 && tag.iter().all(is_hex) {
                     ours.push(tag);
@@ -225,6 +300,19 @@ impl Lines {
         ours.truncate(TAGS_COUNT_MAX);
         Some(any || ours.contains(&format!("{:016x}", ETAG.bits()).as_bytes()))
     }
+}
+
+/// `event` of a request that says this about the connection.
+fn on(mut event: Event, said: Connection) -> Event {
+    match &mut event {
+        Event::Health { connection, .. }
+        | Event::Lookup { connection, .. }
+        | Event::Write { connection, .. }
+        | Event::Batch { connection, .. }
+        | Event::Answered { connection, .. } => *connection = said,
+        Event::Broken(_) => {}
+    }
+    event
 }
 
 /// name ":" OWS value OWS: RFC 9112 5.
@@ -253,8 +341,14 @@ fn key(escaped: &str, size_max: usize) -> Result<Vec<u8>, Refusal> {
     if key.len() > size_max { Err(Refusal::KeyTooLong) } else { Ok(key) }
 }
 
-/// The opaque tags of a list; `None` if it is none. RFC 9110 8.8.3 and 5.6.1.
-fn tags(list: &[u8]) -> Option<Vec<&[u8]>> {
+/// One tag of a list, without its quotes.
+pub(super) struct ListedTag<'a> {
+    pub(super) opaque: &'a [u8],
+    pub(super) is_weak: bool,
+}
+
+/// The tags of a list; `None` if it is none. RFC 9110 8.8.3 and 5.6.1.
+pub(super) fn tags(list: &[u8]) -> Option<Vec<ListedTag<'_>>> {
     let mut tags = Vec::new();
     let mut rest = trim(list);
     while !rest.is_empty() {
@@ -264,7 +358,7 @@ fn tags(list: &[u8]) -> Option<Vec<&[u8]>> {
         }
         let quoted = rest.strip_prefix(b"W/").unwrap_or(rest).strip_prefix(b"\"")?;
         let size = run(quoted, |byte| byte == 0x21 || (byte > 0x22 && byte != 0x7f));
-        tags.push(&quoted[..size]);
+        tags.push(ListedTag { opaque: &quoted[..size], is_weak: rest.starts_with(b"W/") });
         rest = trim(quoted[size..].strip_prefix(b"\"")?);
         if !rest.is_empty() && !rest.starts_with(b",") {
             return None;
@@ -279,7 +373,7 @@ fn is_host(text: &[u8]) -> bool {
 }
 
 /// Without the optional space at both ends: RFC 9110 5.6.3.
-fn trim(value: &[u8]) -> &[u8] {
+pub(super) fn trim(value: &[u8]) -> &[u8] {
     let start = run(value, |byte| byte == b' ' || byte == b'\t');
     let end = value.iter().rposition(|byte| *byte != b' ' && *byte != b'\t');
     end.map_or(&[], |end| &value[start..=end])
@@ -302,6 +396,6 @@ fn split<'a>(text: &'a [u8], separator: &[u8]) -> Vec<&'a [u8]> {
 }
 
 /// Text of visible ASCII.
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }

@@ -10,6 +10,7 @@
 
 mod body;
 mod head;
+mod write;
 
 use crate::meaning::Event;
 use head::{Head, Lines};
@@ -105,15 +106,20 @@ fn read(stream: &[u8], limits: &HttpLimits) -> Reading {
         };
         let broken = |refusal| Said { event: Event::Broken(refusal), any_match: false };
         let head = Lines::read(&rest[..head_size], limits).and_then(|lines| lines.judge(limits));
-        let Head { event, any_match, keep_alive, body } = match head {
+        let Head { mut event, any_match, keep_alive, body, data_size_max } = match head {
             Ok(head) => head,
             Err(refusal) => {
                 said.push(broken(refusal));
                 break End::Over;
             }
         };
-        match body.size(&rest[head_size..], limits) {
-            Ok(Some(body_size)) => from += head_size + body_size,
+        match body.read(&rest[head_size..], data_size_max) {
+            Ok(Some((body_size, data))) => {
+                from += head_size + body_size;
+                if let Event::Write { body, .. } | Event::Batch { body, .. } = &mut event {
+                    *body = data;
+                }
+            }
             Ok(None) => break End::Body,
             Err(refusal) => {
                 said.push(broken(refusal));
@@ -173,7 +179,7 @@ fn size(bound: u32) -> usize {
 mod tests {
     use super::*;
     use crate::meaning::feed;
-    use pelton::http::Connection;
+    use pelton::http::{BatchLimits, Connection};
 
     const LIMITS: HttpLimits = HttpLimits {
         head_size_max: 64,
@@ -181,6 +187,8 @@ mod tests {
         target_size_max: 32,
         key_size_max: 4,
         body_size_max: 8,
+        batch: BatchLimits { keys_max: 4, body_size_max: 64 },
+        writes: None,
     };
 
     const LOOKUP: &[u8] = b"GET /lookup/%61 HTTP/1.1\r\nHost: a\r\n\r\n";

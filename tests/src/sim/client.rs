@@ -6,13 +6,14 @@
 use super::host::Host;
 use super::marks::Mark;
 use super::net::{Read, SocketId};
-use super::reader::Reader;
-use super::request::{self, Excuses};
+use super::reader::{Common, Reader};
+use super::request::{self, Ask, Excuses, Wish};
 use super::swarm::Options;
 use super::trace::Who;
 use crate::model::Model;
 use crate::prng::Prng;
 use shard_cache::time::Instant;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Reads of one act.
@@ -24,9 +25,12 @@ const EXAM_REQUESTS_MAX: u32 = 6;
 /// Acts in which a client writes and reads little at a time; then it has shown what it can.
 const DRIBBLES_MAX: u32 = 150;
 
+/// Bytes that a client which does not read keeps to be written.
+const OUTBOX_MAX: usize = 1 << 20;
+
 /// How long a reply may take when nothing is slow: less than a shard's longest wait, so that one
 /// which sleeps although it has something to do is found.
-const PATIENCE: Duration = Duration::from_millis(200);
+pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How a client ends its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +93,11 @@ pub struct Client {
     outbox: Vec<u8>,
     /// Bytes of the outbox that were written.
     written: usize,
+    /// Bytes written before those of the outbox.
+    written_before: u64,
+    /// Bodies that are not sent yet, because the server is to ask for them.
+    holds: VecDeque<Hold>,
+    requests_count: u32,
     inbox: Vec<u8>,
     requests_left: u32,
     finished: bool,
@@ -102,6 +111,17 @@ pub struct Client {
     ending: Option<Ending>,
 }
 
+/// A body that waits to be asked for.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    /// The number of its request, from 0.
+    number: u32,
+    /// Where it begins among all that the client writes.
+    at: u64,
+    /// Until when the client waits, from when it has written all before.
+    until: Option<Instant>,
+}
+
 /// How a client goes about it, drawn once.
 #[derive(Clone, Copy, Debug)]
 struct ClientOptions {
@@ -113,6 +133,10 @@ struct ClientOptions {
     dribbles_left: u32,
     think_ns_max: u64,
     keys_count: u32,
+    /// It writes, per mille of its requests.
+    writes: u32,
+    /// How long it waits to be asked for a body.
+    hold_ns: u64,
     /// Bytes that may be on their way to the server, and to the client.
     windows: [usize; 2],
 }
@@ -141,6 +165,8 @@ impl Client {
             dribbles_left: DRIBBLES_MAX,
             think_ns_max: prng.pick(&[1_000, 50_000, 1_000_000, 100_000_000]),
             keys_count: if prng.coin() { hot } else { keys_count },
+            writes: options.writes,
+            hold_ns: prng.pick(&[10_000, 10_000_000, 1_000_000_000]),
         };
         if manner == Manner::Slow {
             drawn.read_max = prng.pick(&[7, 50, 1000]).max(window_min / 10);
@@ -158,6 +184,9 @@ impl Client {
             reader: Reader::default(),
             outbox: Vec::new(),
             written: 0,
+            written_before: 0,
+            holds: VecDeque::new(),
+            requests_count: 0,
             inbox: Vec::new(),
             requests_left,
             finished: false,
@@ -257,6 +286,8 @@ impl Client {
         if self.waits() {
             // Whatever happens at its socket wakes it before.
             self.acts_at = host.now() + Duration::from_secs(1);
+            let until = self.holds.front().and_then(|hold| hold.until);
+            self.acts_at = until.map_or(self.acts_at, |until| until.min(self.acts_at));
         }
         if self.ending.is_some() {
             self.acts_at = NEVER;
@@ -303,7 +334,9 @@ impl Client {
                 Read::Bytes(size) => {
                     let before = self.reader.replies_count;
                     let asked = self.reader.owed.front().map(|owed| owed.asked);
-                    if let Err(error) = self.reader.take(&self.inbox, model) {
+                    let now = host.now();
+                    let mut common = Common { model, marks: &mut host.marks, now };
+                    if let Err(error) = self.reader.take(&self.inbox, &mut common) {
                         panic!("client {}: {error}", self.number);
                     }
                     let count = u64::from(self.reader.replies_count - before);
@@ -342,6 +375,7 @@ impl Client {
         if polite || self.deaf || !self.prng.chance(50) {
             return;
         }
+        self.note_left(host);
         match self.manner {
             Manner::Reset => {
                 let lost = host.net.reset(socket);
@@ -367,7 +401,17 @@ impl Client {
         }
     }
 
-    fn compose(&mut self, host: &Host, model: &Model) {
+    /// It leaves now: what becomes of its writes?
+    fn note_left(&self, host: &mut Host) {
+        let written = self.written_before + self.written as u64;
+        for owed in self.reader.owed.iter().filter(|owed| matches!(owed.ask, Ask::Write { .. })) {
+            let is_within = (owed.begin + 1..owed.end).contains(&written);
+            host.marks.hit_if(is_within, Mark::LeftWithinBody);
+            host.marks.hit_if(written >= owed.end, Mark::LeftBeforeAnswer);
+        }
+    }
+
+    fn compose(&mut self, host: &Host, model: &mut Model) {
         if self.manner == Manner::Mute {
             if self.requests_left > 0 {
                 self.requests_left = 0;
@@ -380,18 +424,25 @@ impl Client {
             && !self.finished
             && !self.reader.is_closed()
             && self.reader.owed.len() < most
+            && self.outbox.len() < OUTBOX_MAX
         {
             self.requests_left -= 1;
             let last = self.requests_left == 0 && self.manner == Manner::Honest && self.prng.coin();
             let broken = self.manner == Manner::Broken && self.requests_left == 0;
             let key = u32::try_from(self.prng.below(self.options.keys_count.into()))
                 .expect("it is below a u32");
-            let owed = if broken {
-                request::compose_broken(&mut self.outbox, &mut self.prng, host.now())
+            let begin = self.outbox.len();
+            let (mut owed, body_at) = if broken {
+                (request::compose_broken(&mut self.outbox, &mut self.prng, host.now()), None)
             } else {
-                let out = &mut self.outbox;
-                request::compose(out, model, &mut self.prng, key, last, host.now())
+                let wish = Wish { key, last, writes: self.options.writes };
+                request::compose(&mut self.outbox, model, &mut self.prng, wish, host.now())
             };
+            let place = |at: usize| self.written_before + at as u64;
+            (owed.begin, owed.end) = (place(begin), place(self.outbox.len()));
+            let number = self.requests_count;
+            self.holds.extend(body_at.map(|at| Hold { number, at: place(at), until: None }));
+            self.requests_count += 1;
             self.reader.owed.push_back(owed);
         }
     }
@@ -401,12 +452,19 @@ impl Client {
         if self.outbox.is_empty() || self.finished {
             return;
         }
-        let rest = &self.outbox[self.written..];
+        let end = self.sendable_end(host);
+        let rest = &self.outbox[self.written..end];
+        if rest.is_empty() {
+            self.blocked = true;
+            return;
+        }
         let most = self.prng.size(1, self.options.write_max).min(rest.len());
         let size = host.net.write(socket, &rest[..most]);
         self.written += size;
-        let left = rest.len() - size;
+        let left = self.outbox.len() - self.written;
+        self.note_asked(host.now());
         if left == 0 {
+            self.written_before += self.outbox.len() as u64;
             self.outbox.clear();
             self.written = 0;
         }
@@ -415,6 +473,37 @@ impl Client {
             return;
         }
         self.note(host, "writes (bytes, left)", [size as u64, left as u64]);
+    }
+
+    /// How much of the outbox may be sent: up to the first body that is to be asked for.
+    fn sendable_end(&mut self, host: &mut Host) -> usize {
+        let written = self.written_before + self.written as u64;
+        while let Some(hold) = self.holds.front_mut() {
+            let now = host.now();
+            if hold.at > written {
+                let end = hold.at - self.written_before;
+                return usize::try_from(end).expect("it lies in the outbox");
+            }
+            let until = now + Duration::from_nanos(self.options.hold_ns);
+            let until = *hold.until.get_or_insert(until);
+            if self.reader.holds_back(hold.number) {
+                if now < until {
+                    return self.written;
+                }
+                host.marks.hit(Mark::BodySentUnasked);
+            }
+            self.holds.pop_front();
+        }
+        self.outbox.len()
+    }
+
+    /// Requests that are wholly written now have been asked now.
+    fn note_asked(&mut self, now: Instant) {
+        let written = self.written_before + self.written as u64;
+        let owed = self.reader.owed.iter_mut().rev();
+        for owed in owed.skip_while(|owed| owed.end > written).take_while(|owed| !owed.is_asked) {
+            (owed.asked, owed.is_asked) = (now, true);
+        }
     }
 
     /// Ends what is to be ended by the client.

@@ -8,11 +8,12 @@ use super::origin::Port;
 use super::ring::{SimRing, Sizes};
 use pelton::limits::Limits;
 use pelton::mesh::{
-    Control, Loads, OriginLink, Peers, Sleep, StorageLink, boxes, origin_link, peers, storage_link,
+    Control, Leases, Loads, OriginLink, Peers, Sleep, StorageLink, boxes, leases, origin_link,
+    peers, storage_link,
 };
 use pelton::metrics::Board;
 use pelton::ring::Fd;
-use pelton::shard::{Settings, Setup, Shard};
+use pelton::shard::{Settings, Setup, Shard, Slice};
 use pelton::sys::eventfd::EventFd;
 use shard_cache::Layout;
 use std::cell::{Cell, RefCell};
@@ -54,15 +55,18 @@ impl Cluster {
         let sleeps: Vec<Sleep> = (0..shards).map(|_| Sleep::new()).collect();
         let plane_sleep = Sleep::new();
         let real = Arc::new(EventFd::for_ring().expect("a process may open an eventfd"));
-        let parcels_count = limits.all_parcels_count() as usize;
-        let all_peers = peers(&sleeps, limits.messages_per_peer_max as usize, parcels_count);
+        let kept = limits.messages_kept() as usize;
+        let all_peers = peers(&sleeps, limits.messages_per_peer_max as usize, kept);
         let mut all_peers = all_peers.into_iter();
         let loads = Loads::new(shards);
+        let mut all_leases = leases(limits.shards).into_iter();
         let control = Control::new();
         let (mut places, mut ports, mut desks) = (Vec::new(), Vec::new(), Vec::new());
         for (index, sleep) in sleeps.iter().enumerate() {
-            let (link, port) = origin_link(limits.flights_max as usize, sleep, &plane_sleep, &real);
-            ports.push(Port { port, sleep: sleep.clone(), eventfd: wakes[index] });
+            let (flights_max, uploads_count) =
+                (limits.flights_max as usize, limits.all_uploads_count());
+            let (link, port) = origin_link(flights_max, uploads_count, sleep, &plane_sleep, &real);
+            ports.push(Port::new(port, sleep.clone(), wakes[index]));
             let wake = EventFd::for_runtime().expect("a process may open an eventfd");
             let wake = Arc::new(wake);
             let (storage, port) = storage_link(sleep, &wake);
@@ -70,6 +74,7 @@ impl Cluster {
             let links = Links {
                 peers: all_peers.next().expect("one for each shard"),
                 loads: loads.clone(),
+                leases: all_leases.next().expect("one for each shard"),
                 link,
                 storage,
                 sleep: sleep.clone(),
@@ -95,6 +100,7 @@ impl Cluster {
 struct Links {
     peers: Peers,
     loads: Loads,
+    leases: Leases,
     link: OriginLink,
     storage: StorageLink,
     sleep: Sleep,
@@ -104,15 +110,17 @@ struct Links {
 }
 
 fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: Links) -> Setup {
-    let cache_size = usize::try_from(limits.cache_size).expect("it fits the address space");
-    let layout = Layout::new(cache_size, limits.value_size_max)
-        .expect("the simulated caches are large enough");
+    let layout = limits.cache_layout().expect("the simulated caches are large enough");
     let leak = |size: usize| -> &'static mut [u8] {
         let memory = vec![0; size + 64].leak();
         let skip = memory.as_ptr().align_offset(64);
         &mut memory[skip..][..size]
     };
-    let memory = leak(layout.memory_bytes());
+    let slice = |layout: Layout| Slice {
+        memory: leak(layout.memory_bytes()),
+        segments_ready: Arc::new(AtomicU32::new(u32::MAX)),
+        layout,
+    };
     let output = leak(limits.output_blocks_count as usize * limits.output_block_size as usize);
     Setup {
         index,
@@ -120,12 +128,12 @@ fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: L
         settings: settings.clone(),
         listeners: vec![listener],
         own_listeners: Vec::new(),
-        layout,
-        memory,
-        segments_ready: Arc::new(AtomicU32::new(u32::MAX)),
+        cache: slice(layout),
+        replicas: limits.replicas_layout().map(slice),
         output,
         peers: links.peers,
         loads: links.loads,
+        leases: links.leases,
         link: links.link,
         storage: links.storage,
         sleep: links.sleep,
@@ -170,7 +178,7 @@ mod tests {
         change(&mut limits);
         let net = Net::new(Prng::new(1), files_max, 8);
         let host = Rc::new(RefCell::new(Host::new(Prng::new(2), Faults::NONE, net, 1)));
-        let cluster = Cluster::build(&limits, &Settings::new(&config), &host);
+        let cluster = Cluster::build(&limits, &Settings::new(&config, None), &host);
         (host, cluster)
     }
 

@@ -62,6 +62,7 @@ impl Faults {
     /// Each kind is on `on` times in a thousand.
     pub fn draw(prng: &mut Prng, on: u32) -> Self {
         let quantum_ns = prng.pick(&[1, 100_000, 1_000_000]);
+        let stall_ns_max = prng.pick(&STALLS_NS_MAX);
         let mut some = |most| some(prng, on, most);
         Self {
             delay_ns_max: some(2_000_000).into(),
@@ -76,7 +77,7 @@ impl Faults {
             turn_empty: some(200),
             wall_step: some(5),
             stall: some(20),
-            stall_ns_max: STALL_NS_MAX,
+            stall_ns_max,
         }
     }
 }
@@ -94,12 +95,20 @@ pub struct OriginFaults {
     pub oversized: u32,
     /// A value is fresh for less than the usual time, per mille.
     pub short_lived: u32,
+    /// The plane is not told what becomes of a write, per mille.
+    pub write_unknown: u32,
 }
 
 impl OriginFaults {
     /// An origin on its best day.
-    pub const NONE: Self =
-        Self { delay_ns_max: 1_000, failure: 0, outage: 0, oversized: 0, short_lived: 0 };
+    pub const NONE: Self = Self {
+        delay_ns_max: 1_000,
+        failure: 0,
+        outage: 0,
+        oversized: 0,
+        short_lived: 0,
+        write_unknown: 0,
+    };
 
     /// Each kind is on `on` times in a thousand.
     pub fn draw(prng: &mut Prng, on: u32) -> Self {
@@ -109,6 +118,7 @@ impl OriginFaults {
             outage: some(prng, on, 100),
             oversized: some(prng, on, 100),
             short_lived: some(prng, on, 500),
+            write_unknown: some(prng, on, 300),
         }
     }
 }
@@ -116,8 +126,8 @@ impl OriginFaults {
 /// No fetch takes longer.
 pub(super) const FETCH_NS_MAX: u64 = 300_000_000;
 
-/// No stall lasts longer.
-pub(super) const STALL_NS_MAX: u64 = 400_000_000;
+/// How long the longest stalls last: one that hides in a wait, or one that outlasts every lease.
+pub(super) const STALLS_NS_MAX: [u64; 4] = [400_000_000, 400_000_000, 400_000_000, 3_500_000_000];
 
 /// Off, or `on` times in a thousand a likelihood up to `max`.
 pub(super) fn some(prng: &mut Prng, on: u32, max: u32) -> u32 {

@@ -133,6 +133,7 @@ impl Host {
         let most = if self.prng.chance(100) { most } else { most / 1000 };
         let stall_ns = self.prng.below(most);
         self.marks.hit(Mark::StalledInTurn);
+        self.marks.hit_if(stall_ns > 1_000_000_000, Mark::StalledForLong);
         self.trace.note(self.now, Who::Ring(shard), "is stalled (ns)", [stall_ns, 0]);
         Some((self.now + Duration::from_nanos(stall_ns), others))
     }

@@ -160,6 +160,7 @@ async fn live(mut disk: Disk, mut ports: Vec<StoragePort>, control: Control, ter
             owner_hash: terms.owner_hash,
             rate: None,
             control: &control,
+            audit: None,
             is_last: false,
         };
         let mark = if saves {

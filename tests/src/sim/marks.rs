@@ -36,22 +36,26 @@ marks! {
     AcceptEndedByItself, "An accept shot ended without a failure.";
     AcceptNoDescriptors, "An accept found no free descriptor.";
     BatchFull, "A turn had more completions than its batch had room for.";
+    BodySentUnasked, "A client that waited to be told to send its body sent it without that.";
     CancelAfterTarget, "A cancellation completed after its target had completed for the last time.";
     CancelBeforeTarget, "A cancellation completed while its target had still to complete.";
     CancelFoundNothing, "A cancellation came too late: its target had completed before.";
     CancelLost, "A cancelled operation completed as if it had not been cancelled.";
     CancelWon, "A cancelled operation completed as cancelled.";
     ClientsInABurst, "As many clients as there may be began at once.";
-    ClosedWhenIdle, "The server closed a connection between two requests, and the client had more.";
     CloseWithReceive, "A descriptor was closed with its receive armed: no end reached the peer.";
+    ClosedWhenIdle, "The server closed a connection between two requests, and the client had more.";
     CompletionsHeldBack, "Completions were posted but shown only in a later turn.";
     CutOffWithinReply, "The server ended a connection in the middle of a reply.";
     DescriptorReusedAtOnce, "A connection took a descriptor whose close had not been seen yet.";
+    LeftBeforeAnswer, "A client left that had sent a whole write and knew nothing of it.";
+    LeftWithinBody, "A client left in the middle of the body of a write.";
     OldNewsLanded, "A fetch landed with a value that had been replaced while it was under way.";
     OriginDown, "A fetch failed because the origin was down for a while.";
     OriginFailed, "A fetch of a key that has a value failed.";
     OversizedLanded, "A fetch landed with a value that is larger than it may be.";
     PurgedInFlight, "A key was purged while it was fetched.";
+    ReadBehindWrite, "A read was answered that its connection had sent behind a write of its key.";
     ReceiveEndedByItself, "A receive shot ended with data and without a failure.";
     ReceiveNoBuffers, "A receive shot ended because no buffer was free.";
     ReceiveNoBuffersAtOnce, "A receive found no buffer free when it was armed, and no data either.";
@@ -65,13 +69,27 @@ marks! {
     SendLate, "A send's memory was read in a later turn than the one that submitted it.";
     SendShort, "A send completed with fewer bytes than asked.";
     ShortLivedLanded, "A fetch landed with a value that is fresh for less than the usual time.";
+    ShownBeforeAnswer, "A client was shown what another one had written and not been told of yet.";
     SnapshotFailed, "A snapshot was not written or not read because of the disk.";
     SnapshotRead, "A snapshot was read back while the shards served.";
     SnapshotWritten, "A snapshot was written while the shards served.";
+    StalledForLong, "A shard was stalled in the middle of a turn for more than a second.";
     StalledInTurn, "A shard was stalled in the middle of a turn while others went on.";
     TurnEmpty, "A turn returned before its deadline without completions.";
     WallBackwards, "The wall clock stepped back.";
     WallForwards, "The wall clock stepped forwards.";
+    WriteContinued, "A client was told to send the body of a write.";
+    WriteCreated, "A write gave a value to a key that had none.";
+    WriteDeleted, "A write deleted a key.";
+    WriteDoneLate, "A write was done after the plane had given up on it.";
+    WriteDoneUnknown, "A write was done, and the plane was not told.";
+    WriteFailed, "A write failed.";
+    WriteOfNothing, "A write was to delete a key that was not there.";
+    WriteRefused, "A write's precondition did not hold at the origin.";
+    WriteReplaced, "A write gave a key another value.";
+    WriteShed, "A write was refused because there was no room for it.";
+    WriteUnknown, "A write was given up on.";
+    WrittenInFlight, "A key was fetched anew because a write had overtaken the fetch under way.";
 }
 
 /// How often each path was walked.

@@ -19,6 +19,7 @@ pub mod marks;
 pub mod net;
 mod oracle;
 pub mod origin;
+mod origin_writes;
 pub mod reader;
 pub mod reply;
 pub mod request;
@@ -29,5 +30,6 @@ pub mod swarm;
 pub mod trace;
 mod wording;
 mod world;
+mod write;
 
 pub use world::{Report, World};

@@ -4,8 +4,10 @@ use super::World;
 use super::client::Client;
 use super::cluster::Place;
 use super::ring::SimRing;
+use pelton::mesh::Owners;
 use pelton::metrics::{Counters, TABLE};
 use pelton::shard::Shard;
+use shard_cache::hash::KeyHasher;
 
 /// After each turn of a shard: nothing is lost and nothing is counted twice.
 ///
@@ -55,6 +57,8 @@ fn is_idle(world: &World, place: &Place) -> bool {
         census.waiters_used,
         usize::try_from(census.pins).expect("pins are few"),
         parcels - census.parcels_at_home,
+        limits.uploads_count as usize - census.uploads_at_home,
+        usize::from(shard.is_unsettled()),
         shard.ring().busy_count(),
     ];
     held.iter().all(|count| *count == 0)
@@ -82,7 +86,34 @@ pub(super) fn check_rest(world: &World) {
         cut_offs <= reasons,
         "{cut_offs} clients were cut off, and {reasons} connections closed for a reason"
     );
+    let undecided = world.cast.borrow().model.writes_undecided();
+    assert_eq!(undecided, 0, "every write that was ordered was answered");
     assert_eq!(counters.closed_socket_error, 0, "the simulated kernel has no such errors");
+    check_copies(world);
+}
+
+/// At rest: the owner of a key knows of each copy of its value, or has asked for it to be dropped
+/// and has no answer yet.
+fn check_copies(world: &World) {
+    let settings = &world.options.settings;
+    let hasher = KeyHasher::new(settings.hash_key);
+    let owners = Owners::new(settings.owner_hash, world.options.shards_count);
+    let model = &world.cast.borrow().model;
+    for number in 0..model.keys_count() {
+        let key = model.key(number);
+        let owner = owners.of(hasher.hash(key), key);
+        for (holder, place) in (0..).zip(&world.places) {
+            let has_copy = holder != owner && place.shard.borrow_mut().has_copy(key);
+            let is_known = || {
+                let owner = world.places[usize::from(owner)].shard.borrow();
+                owner.knows_copy(key, holder) || owner.is_unsettled()
+            };
+            assert!(
+                !has_copy || is_known(),
+                "{owner} knows nothing of {holder}'s copy of {number}"
+            );
+        }
+    }
 }
 
 /// At the end: nothing is left, in the shards or outside.
@@ -101,6 +132,8 @@ pub(super) fn check_end(world: &World) {
         assert_eq!(census.blocks_used, 0, "{census:?}");
         assert_eq!(census.replies_used, 0, "{census:?}");
         assert_eq!(census.pins, 0, "{census:?}");
+        let uploads_count = world.options.limits.uploads_count as usize;
+        assert_eq!(census.uploads_at_home, uploads_count, "{census:?}");
     }
 }
 

@@ -1,25 +1,29 @@
 //! Takes the origin plane's place behind the same queues: slow, failing, in any order.
 //!
 //! Checks single flight: no two shards, and no shard twice, may have a fetch of one key under way.
+//! A fetch that a purge or a write has overtaken counts no more: it is *void*. A shard says when it
+//! has purged; when it has taken the answer to a write can only be seen from what it has taken.
 //! Sleeps as the plane does: it looks at its orders only when its eventfd was written or it is
 //! awake, so a shard that forgets to wake it is found.
 
 use super::faults::OriginFaults;
 use super::host::Host;
 use super::marks::Mark;
+use super::origin_writes::{Due, OriginWrites};
 use super::swarm::Options;
 use super::trace::Who;
-use crate::model::{KeyNumber, Model, Nature};
+use crate::model::{Content, KeyNumber, Model, Version};
 use crate::prng::Prng;
 use pelton::error::FetchFailure;
 use pelton::mesh::{
     ContentType, Delivery, FlightId, Found, Held, Key, Landing, Lifetime, Named, Order, OriginPort,
-    Outcome, PurgeOrder, Purged, Sleep,
+    Outcome, PurgeOrder, Purged, Sleep, Stale, Written,
 };
 use pelton::ring::Fd;
 use shard_cache::Force;
 use shard_cache::hash::Etag;
 use shard_cache::time::Instant;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// One shard as the plane sees it.
@@ -31,6 +35,21 @@ pub struct Port {
     pub sleep: Sleep,
     /// The eventfd that the shard watches.
     pub eventfd: Fd,
+    /// Answers to writes that the shard may not have taken yet.
+    told: VecDeque<Told>,
+    delivered: usize,
+    /// Deliveries that find room when none is there.
+    room: usize,
+}
+
+/// The answer to a write, on its way to its shard.
+#[derive(Debug)]
+struct Told {
+    key: KeyNumber,
+    /// How many deliveries it ends.
+    delivered: usize,
+    /// Fetches begun by then.
+    fetches_count: u64,
 }
 
 /// The plane.
@@ -50,7 +69,10 @@ pub struct Origin {
     /// It fails until then.
     down_until: Instant,
     fetches: Vec<Fetch>,
+    writes: OriginWrites,
     purging: Option<Purging>,
+    /// Keys that are to be purged for writes that were done late, with the versions of these.
+    late: VecDeque<(KeyNumber, Version)>,
     /// Values landed that have not come back as spent.
     values_out: usize,
     /// Fetches so far.
@@ -64,9 +86,21 @@ struct Fetch {
     flight: FlightId,
     key: KeyNumber,
     /// Read when the fetch began; a slow fetch may bring old news.
-    version: usize,
-    /// Its shard has purged the key since: another fetch may be under way.
-    is_void: bool,
+    version: Version,
+    /// How many were begun before.
+    number: u64,
+    validity: Validity,
+}
+
+/// Whether another fetch of the same key may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Validity {
+    /// No.
+    Valid,
+    /// It was ordered about when its shard took the answer to a write of the key, before or after.
+    Doubtful,
+    /// Yes: its shard has purged the key since, or taken the answer to a write.
+    Void,
 }
 
 /// A purge that is not in force everywhere yet.
@@ -76,20 +110,21 @@ struct Purging {
     /// Shards that have not confirmed it.
     waiting: usize,
     /// The keys that it names, with their versions when it was asked for.
-    keys: Vec<(KeyNumber, usize)>,
+    keys: Vec<(KeyNumber, Version)>,
 }
 
 impl Origin {
     /// A plane for these shards, which wake it by `eventfd`.
     #[must_use]
     pub fn new(
-        prng: Prng,
+        mut prng: Prng,
         ports: Vec<Port>,
         sleep: Sleep,
         eventfd: Fd,
         lifetime: Lifetime,
         options: &Options,
     ) -> Self {
+        let writes = OriginWrites::new(prng.fork(), lifetime);
         Self {
             prng,
             ports,
@@ -102,16 +137,19 @@ impl Origin {
             faults: options.origin_faults,
             down_until: Instant::ZERO,
             fetches: Vec::new(),
+            writes,
             purging: None,
+            late: VecDeque::new(),
             values_out: 0,
             fetches_count: 0,
         }
     }
 
-    /// Fetches under way and values that the shards hold.
+    /// Fetches and writes under way and values that the shards hold.
     #[must_use]
     pub fn busy_count(&self) -> usize {
-        self.fetches.len() + self.values_out + usize::from(self.purging.is_some())
+        let purges = self.late.len() + usize::from(self.purging.is_some());
+        self.fetches.len() + self.writes.count() + self.values_out + purges
     }
 
     /// When it acts next, if nobody wakes it before.
@@ -120,7 +158,8 @@ impl Origin {
         if !self.asleep || host.net.is_written(self.eventfd) {
             return Some(host.now());
         }
-        self.fetches.iter().map(|fetch| fetch.due).min()
+        let fetches = self.fetches.iter().map(|fetch| fetch.due);
+        fetches.chain(self.writes.acts_at()).min()
     }
 
     /// Takes orders and lands what is due.
@@ -131,13 +170,14 @@ impl Origin {
         if host.net.take_written(self.eventfd) {
             self.asleep = false;
         }
-        let due = |fetch: &Fetch| fetch.due <= host.now();
-        if self.asleep && !self.fetches.iter().any(due) {
+        if self.asleep && self.acts_at(host).is_none_or(|at| at > host.now()) {
             return;
         }
         self.sleep.end();
         self.take_orders(host, model);
+        self.settle_told();
         self.land_due(host, model);
+        self.write_due(host, model);
         // The plane's own rule: raise the flag, then look once more.
         self.sleep.prepare();
         self.asleep = !self.ports.iter_mut().any(|port| port.port.has_mail());
@@ -159,6 +199,11 @@ impl Origin {
                         assert!(self.values_out > 0, "a value comes back once");
                         self.values_out -= 1;
                     }
+                    Order::Write(upload) => {
+                        let is_down = self.is_down(host);
+                        let (writes, faults) = (&mut self.writes, &self.faults);
+                        writes.begin(host, model, port, upload, faults, is_down);
+                    }
                     Order::Purged(order) => self.purged(host, model, port, &order),
                 }
             }
@@ -173,12 +218,20 @@ impl Origin {
         flight: FlightId,
         key: KeyNumber,
     ) {
-        let twin = self.fetches.iter().any(|fetch| fetch.key == key && !fetch.is_void);
-        assert!(!twin, "key {key} is being fetched already: single flight");
+        let is_told = self.ports[port].told.iter().any(|told| told.key == key);
+        for twin in self.fetches.iter_mut().filter(|fetch| fetch.key == key) {
+            assert!(
+                twin.validity != Validity::Valid || is_told && twin.port == port,
+                "key {key} is being fetched already: single flight"
+            );
+            host.marks.hit_if(twin.validity != Validity::Void, Mark::WrittenInFlight);
+            twin.validity = Validity::Void;
+        }
         let delay_ns = self.prng.below(self.faults.delay_ns_max + 1);
         let due = host.now() + Duration::from_nanos(delay_ns);
         let version = model.newest(key);
-        self.fetches.push(Fetch { due, port, flight, key, version, is_void: false });
+        let (number, validity) = (self.fetches_count, Validity::Valid);
+        self.fetches.push(Fetch { due, port, flight, key, version, number, validity });
         self.fetches_count += 1;
         host.trace.note(host.now(), Who::Origin, "fetches (key)", [key.into(), 0]);
     }
@@ -200,6 +253,58 @@ impl Origin {
         }
     }
 
+    /// Lets the origin do what it was asked to write, and tells the shards.
+    fn write_due(&mut self, host: &mut Host, model: &mut Model) {
+        let Due { told, late } = self.writes.act(host, model, &self.faults);
+        for (port, upload) in told {
+            let key = model.find(upload.key().as_bytes()).expect("it was found before");
+            let is_kept = matches!(upload.outcome, Written::Failed(_));
+            let port = &mut self.ports[port];
+            port.deliver(host, Delivery::Written(upload));
+            if !is_kept {
+                let (delivered, fetches_count) = (port.delivered, self.fetches_count);
+                port.told.push_back(Told { key, delivered, fetches_count });
+            }
+        }
+        self.late.extend(late);
+        self.purge_late(host, model);
+    }
+
+    /// What the shards have taken of the answers to writes has made fetches void that were begun
+    /// before.
+    fn settle_told(&mut self) {
+        for (index, port) in self.ports.iter_mut().enumerate() {
+            let taken = port.delivered - (port.room - port.port.room());
+            while let Some(told) = port.told.pop_front_if(|told| told.delivered <= taken) {
+                let is_of = |fetch: &&mut Fetch| fetch.key == told.key && fetch.port == index;
+                for fetch in self.fetches.iter_mut().filter(is_of) {
+                    if fetch.number < told.fetches_count {
+                        fetch.validity = Validity::Void;
+                    } else if fetch.validity == Validity::Valid {
+                        fetch.validity = Validity::Doubtful;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Purges the key of a write that was done late, unless a purge is under way.
+    fn purge_late(&mut self, host: &mut Host, model: &Model) {
+        if self.purging.is_some() {
+            return;
+        }
+        if let Some((key, version)) = self.late.pop_front() {
+            let named = Named::Key(Key::new(model.key(key)).expect("keys have bytes"));
+            self.begin_purge(host, named, Force::Hard, vec![(key, version)]);
+        }
+    }
+
+    /// Whether a purge is not in force everywhere yet.
+    #[must_use]
+    pub const fn is_purging(&self) -> bool {
+        self.purging.is_some()
+    }
+
     /// Begins to purge a key, some keys or all, unless a purge is under way.
     pub fn purge(&mut self, host: &mut Host, model: &Model) {
         if self.purging.is_some() {
@@ -218,6 +323,16 @@ impl Origin {
         let is_named = |key: &KeyNumber| names(&named, model.key(*key));
         let keys = (0..model.keys_count()).filter(is_named);
         let keys: Vec<_> = keys.map(|key| (key, model.newest(key))).collect();
+        self.begin_purge(host, named, force, keys);
+    }
+
+    fn begin_purge(
+        &mut self,
+        host: &mut Host,
+        named: Named,
+        force: Force,
+        keys: Vec<(KeyNumber, Version)>,
+    ) {
         let order = PurgeOrder { named, force, outcome: Purged::Done };
         host.trace.note(host.now(), Who::Origin, "purges (keys)", [keys.len() as u64, 0]);
         for port in &mut self.ports {
@@ -233,9 +348,10 @@ impl Origin {
         if order.outcome == Purged::Refused {
             purging.order.outcome = Purged::Refused;
         } else {
-            for fetch in self.fetches.iter_mut().filter(|fetch| fetch.port == port) {
-                fetch.is_void |= is_named(fetch.key);
-                host.marks.hit_if(fetch.is_void, Mark::PurgedInFlight);
+            let is_of = |fetch: &&mut Fetch| fetch.port == port && is_named(fetch.key);
+            for fetch in self.fetches.iter_mut().filter(is_of) {
+                fetch.validity = Validity::Void;
+                host.marks.hit(Mark::PurgedInFlight);
             }
         }
         purging.waiting -= 1;
@@ -249,6 +365,7 @@ impl Origin {
                 model.forget_before(key, version, host.now());
             }
         }
+        self.purge_late(host, model);
     }
 
     fn outcome(&mut self, host: &mut Host, model: &Model, fetch: &Fetch) -> Outcome {
@@ -267,27 +384,28 @@ impl Origin {
             let failures = [FetchFailure::Unavailable, FetchFailure::Timeout];
             return Outcome::Failed(self.prng.pick(&failures));
         }
-        match model.nature(key) {
-            Nature::Absent => {
+        match model.at(key, fetch.version) {
+            Content::Absent => {
                 note(host, "does not have (key)");
                 Outcome::Absent
             }
-            Nature::Failing => {
+            Content::Failing => {
                 note(host, "always fails (key)");
                 Outcome::Failed(FetchFailure::Unavailable)
             }
             // The plane compares sizes, and so does the cache.
-            Nature::TooLarge if self.prng.coin() => {
+            Content::TooLarge if self.prng.coin() => {
                 note(host, "has too much (key)");
                 Outcome::Failed(FetchFailure::TooLarge)
             }
-            Nature::TooLarge => self.oversized(host, key),
-            Nature::Present if self.prng.chance(self.faults.oversized) => self.oversized(host, key),
-            Nature::Present => {
+            Content::TooLarge => self.oversized(host, key),
+            Content::Value(_) if self.prng.chance(self.faults.oversized) => {
+                self.oversized(host, key)
+            }
+            Content::Value(edition) => {
                 note(host, "lands (key, version)");
                 host.marks.hit_if(fetch.version < model.newest(key), Mark::OldNewsLanded);
-                let value = model.value(key, fetch.version);
-                self.found(host, model.content_type(key), value)
+                self.found(host, model.content_type(key, edition), model.value(key, edition))
             }
         }
     }
@@ -325,6 +443,7 @@ impl Origin {
             etag: Etag::of(content_type, &value),
             content_type: ContentType::new(content_type).expect("the model's are short"),
             lifetime,
+            stale: Stale::default(),
             held: Held::default(),
             value,
         })
@@ -332,9 +451,17 @@ impl Origin {
 }
 
 impl Port {
+    /// The plane's end of the queues to a shard that watches `eventfd`.
+    #[must_use]
+    pub fn new(mut port: OriginPort, sleep: Sleep, eventfd: Fd) -> Self {
+        let room = port.room();
+        Self { port, sleep, eventfd, told: VecDeque::new(), delivered: 0, room }
+    }
+
     /// As `flush` does it, but for the eventfd, which is a simulated one.
     fn deliver(&mut self, host: &mut Host, delivery: Delivery) {
         self.port.deliver(delivery);
+        self.delivered += 1;
         if self.sleep.must_wake() {
             host.net.signal(self.eventfd);
         }

@@ -2,7 +2,7 @@
 //!
 //! It takes what a client has read and gives one head at a time. Where the RFC lets a server
 //! choose, it knows what Pelton promises: a `Date` on every reply, a `Content-Length` on every
-//! reply that may have a body, no header twice, no transfer codings.
+//! reply that may have a body and does not come in chunks, no header twice, no other codings.
 
 use crate::model::Tag;
 use std::fmt::Write as _;
@@ -18,8 +18,10 @@ const FIELDS_MAX: usize = 16;
 pub struct Head<'a> {
     /// 100 to 599.
     pub status: u16,
-    /// Absent on 1xx and 304.
+    /// Absent on 1xx, 204 and 304.
     pub content_length: Option<usize>,
+    /// The body comes in chunks.
+    pub is_chunked: bool,
     /// The server closes after this reply.
     pub close: bool,
     /// Its 16 digits.
@@ -34,6 +36,8 @@ pub struct Head<'a> {
     pub allow: Option<&'a str>,
     /// There is a `Date`.
     pub date: bool,
+    /// There is a `WWW-Authenticate`.
+    pub challenge: bool,
 }
 
 /// Parses the head at the beginning of `bytes`: the head and its size, or `None` while it is not
@@ -148,11 +152,16 @@ fn field<'a>(head: &mut Head<'a>, name: &str, value: &'a str) -> Result<(), &'st
         head.retry_after = Some(number(value)?);
     } else if is("allow") {
         head.allow = Some(value);
+    } else if is("www-authenticate") {
+        head.challenge = true;
     } else if is("date") {
         check_date(value)?;
         head.date = true;
     } else if is("transfer-encoding") {
-        return Err("a transfer coding, which Pelton never uses");
+        if value != "chunked" {
+            return Err("a transfer coding that Pelton never uses");
+        }
+        head.is_chunked = true;
     }
     Ok(())
 }
@@ -168,14 +177,18 @@ fn parse_tag(value: &str) -> Result<Tag, &'static str> {
 
 /// RFC 9110 8.6 and 6.6.1: which fields must and must not be there.
 const fn finish(head: &Head<'_>) -> Result<(), &'static str> {
+    if head.is_chunked && (head.content_length.is_some() || head.status != 200) {
+        return Err("chunks where Pelton has none");
+    }
     match head.status {
         100..=199 if head.content_length.is_some() => return Err("a Content-Length on 1xx"),
         100..=199 => {}
-        204 => return Err("a status that Pelton never uses"),
+        204 if head.content_length.is_some() => return Err("a Content-Length on 204"),
         304 if head.content_length.is_some() => return Err("a Content-Length on 304"),
         304 if head.etag.is_none() => return Err("304 without its ETag"),
-        304 => {}
-        _ if head.content_length.is_none() => return Err("no Content-Length"),
+        204 | 304 => {}
+        _ if head.content_length.is_none() && !head.is_chunked => return Err("no Content-Length"),
+        401 if !head.challenge => return Err("401 without WWW-Authenticate"),
         405 if head.allow.is_none() => return Err("405 without Allow"),
         503 if head.retry_after.is_none() => return Err("503 without Retry-After"),
         _ => {}
@@ -272,6 +285,8 @@ mod tests {
             (&*format!("HTTP/1.1 200 OK\r\n{DATE}{length}X : y\r\n"), "no colon"),
             (&*format!("HTTP/1.1 200 OK\nX: y\r\n{length}"), "CRLF"),
             ("HTTP/1.1 200 OK\r\nDate: yesterday\r\n", "IMF-fixdate"),
+            (&*format!("HTTP/1.1 204 No\r\n{DATE}{length}"), "a Content-Length on 204"),
+            (&*format!("HTTP/1.1 401 No\r\n{DATE}{length}"), "401 without WWW-Authenticate"),
         ];
         for (head, rule) in heads {
             let error = parse(format!("{head}\r\n").as_bytes()).unwrap_err();

@@ -1,16 +1,19 @@
 //! Requests as clients write them, and what a correct reply to each looks like.
 
 use super::reply::Head;
-use crate::model::{KeyNumber, Model, Nature, Tag};
+use super::write::{self, Framing, write_body};
+use crate::model::{Content, Edition, Held, KeyNumber, Model, Tag, Version, WriteId};
 use crate::prng::Prng;
 use shard_cache::time::Instant;
-use std::io::Write as _;
+use std::fmt::Write as _;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// A key, if the client does not hold it already.
     Lookup { key: KeyNumber, held: Held },
+    /// That a key is something else.
+    Write { key: KeyNumber, id: WriteId },
     /// `/healthz`.
     Health,
     /// A path that is not there.
@@ -19,27 +22,6 @@ pub enum Ask {
     Method { body_size: usize },
     /// Something malformed.
     Broken,
-}
-
-/// What `If-None-Match` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// Nothing: there is no such line.
-    Nothing,
-    /// Any value.
-    Any,
-    /// Values with these ETags.
-    Tags([Option<Tag>; 2]),
-}
-
-impl Held {
-    fn has(self, tag: Tag) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Any => true,
-            Self::Tags(tags) => tags.contains(&Some(tag)),
-        }
-    }
 }
 
 /// What a server may fail to do.
@@ -63,8 +45,74 @@ pub struct Owed {
     pub head_only: bool,
     /// It asks the server to close after the reply.
     pub last: bool,
-    /// When it was written.
+    /// When its last byte was written, or it was composed.
     pub asked: Instant,
+    /// Its last byte was written.
+    pub is_asked: bool,
+    /// Where it begins among all that the client writes.
+    pub begin: u64,
+    /// Where it ends.
+    pub end: u64,
+    /// The oldest version that a write before it on the connection allows.
+    pub floor: Version,
+    /// Whether the server is to say 100 before the client sends the body.
+    pub interim: Interim,
+}
+
+/// What a client waits for before it sends a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interim {
+    /// For nothing.
+    Unasked,
+    /// For a 100 that has not come.
+    Asked,
+    /// It has come.
+    Given,
+}
+
+impl Owed {
+    const fn new(ask: Ask, now: Instant) -> Self {
+        Self {
+            ask,
+            head_only: false,
+            last: false,
+            asked: now,
+            is_asked: false,
+            begin: 0,
+            end: 0,
+            floor: 0,
+            interim: Interim::Unasked,
+        }
+    }
+
+    /// The key that it reads or writes.
+    #[must_use]
+    pub const fn key(&self) -> Option<KeyNumber> {
+        match self.ask {
+            Ask::Lookup { key, .. } | Ask::Write { key, .. } => Some(key),
+            Ask::Health | Ask::Nowhere | Ask::Method { .. } | Ask::Broken => None,
+        }
+    }
+}
+
+/// What a reply must be, and what it tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Its body.
+    pub body: Body,
+    /// What the client knows when it has read it.
+    pub told: Told,
+}
+
+/// What a client knows by a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing of any key.
+    Nothing,
+    /// The key had one of these versions, oldest first; a value has this ETag.
+    Versions { key: KeyNumber, tag: Option<Tag>, versions: Vec<Version> },
+    /// What became of a write.
+    Write { key: KeyNumber, id: WriteId },
 }
 
 /// What the body of a reply must be.
@@ -72,16 +120,17 @@ pub struct Owed {
 pub enum Body {
     /// There is none, whatever the head says.
     None,
-    /// A value of the key with this ETag: one of these versions.
-    Value { key: KeyNumber, tag: Tag, versions: Vec<usize> },
+    /// The value of one of the versions that it tells of.
+    Value,
     /// Exactly this.
     Text(&'static str),
     /// A JSON object with one field, `error`.
     Error,
 }
 
-/// Malformed requests. After most of them the server cannot know where the next one begins.
-const BROKEN: [&[u8]; 14] = [
+/// Malformed requests, and writes that are refused. After most of them the server cannot know where
+/// the next one begins.
+const BROKEN: [&[u8]; 19] = [
     b"GET /lookup/key-0 HTTP/1.1\nHost: h\n\n",
     b"GET  /lookup/key-0 HTTP/1.1\r\nHost: h\r\n\r\n",
     b"BREW /lookup/key-0 HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -97,25 +146,54 @@ const BROKEN: [&[u8]; 14] = [
     b"POST /lookup HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
     b"GET /lookup/%zz HTTP/1.1\r\nHost: h\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"PUT /lookup/key-0 HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nevil",
+    b"DELETE /lookup/key-0 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer a-token-of-the-sin\r\n\r\n",
+    b"PUT /lookup/key-0 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer a-token-of-the-sim\r\n\
+      Content-Length: 4000000\r\n\r\nevil",
+    b"PUT /lookup/key-0 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer a-token-of-the-sim\r\n\
+      Transfer-Encoding: chunked\r\n\r\n4\r\nevil",
+    b"PUT /lookup/key-0 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer a-token-of-the-sim\r\n\
+      Transfer-Encoding: chunked\r\n\r\n4\r\nevil4\r\nevil",
 ];
 
 /// Beginnings of requests that never end: of nothing, of a head, of a body.
-pub(super) const HALVES: [&[u8]; 4] = [
+pub(super) const HALVES: [&[u8]; 5] = [
     b"",
     b"GET /lookup/key-0 HTTP/1.1\r\nHos",
     b"PUT /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf",
     b"PUT /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nhalf",
+    b"PUT /lookup/key-0 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer a-token-of-the-sim\r\n\
+      Content-Length: 100\r\n\r\nhalf",
 ];
 
-/// Writes a request; returns what it is owed.
+/// How a client draws its requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// The key, where it asks for one.
+    pub key: KeyNumber,
+    /// It is the last of its connection.
+    pub last: bool,
+    /// It writes, per mille.
+    pub writes: u32,
+}
+
+/// Writes a request. Returns what it is owed, and where its body begins if the client waits to be
+/// told to send it.
 pub fn compose(
     out: &mut Vec<u8>,
-    model: &Model,
+    model: &mut Model,
     prng: &mut Prng,
-    key: KeyNumber,
-    last: bool,
+    wish: Wish,
     now: Instant,
-) -> Owed {
+) -> (Owed, Option<usize>) {
+    let Wish { key, last, writes } = wish;
+    let old = last && prng.coin();
+    if prng.chance(writes) {
+        let (id, body_at) = write::compose(out, model, prng, key, Framing { old, last });
+        let interim = if body_at.is_some() { Interim::Asked } else { Interim::Unasked };
+        let owed = Owed { last, interim, ..Owed::new(Ask::Write { key, id }, now) };
+        return (owed, body_at);
+    }
     let head_only = prng.chance(120);
     let method: &[u8] = if head_only { b"HEAD " } else { b"GET " };
     let ask = match prng.below(100) {
@@ -124,7 +202,6 @@ pub fn compose(
         6..=8 => Ask::Method { body_size: prng.size(0, 300) },
         _ => Ask::Lookup { key, held: held(model, prng, key) },
     };
-    let old = last && prng.coin();
     match &ask {
         Ask::Lookup { key, .. } => {
             out.extend(method);
@@ -133,12 +210,12 @@ pub fn compose(
         Ask::Health => out.extend([method, b"/healthz"].concat()),
         Ask::Nowhere => out.extend([method, b"/nowhere?x=1"].concat()),
         Ask::Method { .. } => out.extend(b"PUT /healthz"),
-        Ask::Broken => unreachable!("broken requests are composed elsewhere"),
+        Ask::Write { .. } | Ask::Broken => unreachable!("they are composed elsewhere"),
     }
     out.extend(if old { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
     out.extend(b"Host: sim.example\r\n");
     if let Ask::Lookup { held, .. } = ask {
-        write_held(out, held);
+        write_tags(out, "If-None-Match", held, "W/");
     }
     if prng.chance(100) {
         out.extend(b"X-Padding: ");
@@ -149,12 +226,18 @@ pub fn compose(
         out.extend(b"Connection: close\r\n");
     }
     if let Ask::Method { body_size } = ask {
-        write_body(out, prng, body_size, old);
+        let is_chunked = !old && prng.coin();
+        out.extend(if is_chunked {
+            b"Transfer-Encoding: chunked\r\n\r\n".to_vec()
+        } else {
+            format!("Content-Length: {body_size}\r\n\r\n").into_bytes()
+        });
+        write_body(out, prng, &vec![b'b'; body_size], is_chunked);
     } else {
         out.extend(b"\r\n");
     }
     let head_only = head_only && !matches!(ask, Ask::Method { .. });
-    Owed { ask, head_only, last, asked: now }
+    (Owed { head_only, last, ..Owed::new(ask, now) }, None)
 }
 
 fn held(model: &Model, prng: &mut Prng, key: KeyNumber) -> Held {
@@ -170,42 +253,27 @@ fn held(model: &Model, prng: &mut Prng, key: KeyNumber) -> Held {
     }
 }
 
-fn write_held(out: &mut Vec<u8>, held: Held) {
-    match held {
-        Held::Nothing => {}
-        Held::Any => out.extend(b"If-None-Match: *\r\n"),
+/// Writes a line that names ETags, the second of them with this prefix.
+pub(super) fn write_tags(out: &mut Vec<u8>, name: &str, held: Held, prefix: &str) {
+    let tags = match held {
+        Held::Nothing => return,
+        Held::Any => "*".to_owned(),
         Held::Tags(tags) => {
-            out.extend(b"If-None-Match: ");
-            for (index, tag) in tags.iter().flatten().enumerate() {
-                out.extend(if index == 0 { &b""[..] } else { b", W/" });
-                write!(out, "\"{tag:016x}\"").expect("a vector takes what is written");
+            let mut text = String::new();
+            for tag in tags.into_iter().flatten() {
+                let before = if text.is_empty() { "" } else { ", " };
+                let prefix = if text.is_empty() { "" } else { prefix };
+                write!(text, "{before}{prefix}\"{tag:016x}\"").expect("a string takes it");
             }
-            out.extend(b"\r\n");
+            text
         }
-    }
-}
-
-fn write_body(out: &mut Vec<u8>, prng: &mut Prng, size: usize, old: bool) {
-    if old || prng.coin() {
-        out.extend(format!("Content-Length: {size}\r\n\r\n").bytes());
-        out.resize(out.len() + size, b'b');
-        return;
-    }
-    out.extend(b"Transfer-Encoding: chunked\r\n\r\n");
-    let mut left = size;
-    while left > 0 {
-        let chunk = prng.size(1, left);
-        out.extend(format!("{chunk:x}\r\n").bytes());
-        out.resize(out.len() + chunk, b'c');
-        out.extend(b"\r\n");
-        left -= chunk;
-    }
-    out.extend(b"0\r\n\r\n");
+    };
+    out.extend(format!("{name}: {tags}\r\n").bytes());
 }
 
 /// Writes something malformed.
 pub fn compose_broken(out: &mut Vec<u8>, prng: &mut Prng, now: Instant) -> Owed {
-    match prng.below(17) {
+    match prng.below(22) {
         0 => {
             out.extend(b"GET /lookup/key-0 HTTP/1.1\r\nHost: h\r\nX: ");
             out.extend(vec![b'x'; 20_000]);
@@ -223,7 +291,7 @@ pub fn compose_broken(out: &mut Vec<u8>, prng: &mut Prng, now: Instant) -> Owed 
         }
         _ => out.extend(prng.pick(&BROKEN)),
     }
-    Owed { ask: Ask::Broken, head_only: false, last: false, asked: now }
+    Owed::new(Ask::Broken, now)
 }
 
 /// Whether `head` is a correct reply's, and what its body must be.
@@ -235,84 +303,106 @@ pub fn check(
     head: &Head<'_>,
     model: &Model,
     excuses: Excuses,
-) -> Result<Body, String> {
+) -> Result<Expected, String> {
     if owed.last && !head.close {
         return Err("the last reply does not say Connection: close".to_owned());
     }
-    let may_fail = excuses == Excuses::All;
-    let may_shed = excuses != Excuses::None;
-    let asked = owed.asked;
+    let mut told = Told::Nothing;
     let body = match (owed.ask, head.status) {
-        (Ask::Lookup { key, held }, 200) => check_found(key, held, head, model, asked)?,
-        (Ask::Lookup { key, held }, 304) => check_not_modified(key, held, head, model, asked)?,
-        (Ask::Lookup { key, .. }, 404) if model.nature(key) == Nature::Absent => {
-            Body::Text(r#"{"error":"not_found"}"#)
+        (Ask::Lookup { key, held }, status) => {
+            let allowed = allowed(owed, key, model);
+            let (body, of_key) = check_lookup(key, held, head, model, &allowed, excuses)
+                .ok_or_else(|| {
+                    format!("{status} is no answer: {}", describe(model, key, &allowed))
+                })?;
+            told = of_key;
+            body
         }
-        (Ask::Lookup { key, .. }, 502 | 504) if model.nature(key) == Nature::Failing => {
-            Body::Text(r#"{"error":"origin_unavailable"}"#)
+        (Ask::Write { key, id }, _) => {
+            told = Told::Write { key, id };
+            write::check(id, head, model, excuses)?
         }
-        (Ask::Lookup { key, .. }, 502) if model.nature(key) == Nature::TooLarge => {
-            Body::Text(r#"{"error":"origin_unavailable"}"#)
-        }
-        (Ask::Lookup { .. }, 502 | 504) if may_fail => {
-            Body::Text(r#"{"error":"origin_unavailable"}"#)
-        }
-        (Ask::Lookup { .. }, 503) if may_shed => Body::Text(r#"{"error":"overloaded_try_again"}"#),
         (Ask::Health, 200) => Body::Text(r#"{"ok":true}"#),
         (Ask::Nowhere, 404) => Body::Text(r#"{"error":"not_found"}"#),
         (Ask::Method { .. }, 405) => Body::Error,
-        (Ask::Broken, 400 | 413 | 414 | 417 | 431 | 501 | 505) => Body::Error,
+        (Ask::Broken, 400 | 401 | 413 | 414 | 417 | 431 | 501 | 505) => Body::Error,
         (ask, status) => return Err(format!("{status} is no answer to {ask:?}")),
     };
     match body {
-        Body::Text(text) if head.content_length != Some(text.len()) => {
+        Body::Text(text) if head.content_length.unwrap_or(0) != text.len() => {
             Err(format!("the body should be {text}"))
         }
-        _ if owed.head_only => Ok(Body::None),
-        Body::None | Body::Value { .. } | Body::Text(_) | Body::Error => Ok(body),
+        _ if owed.head_only => Ok(Expected { body: Body::None, told }),
+        Body::None | Body::Value | Body::Text(_) | Body::Error => Ok(Expected { body, told }),
     }
 }
 
-fn check_found(
+/// The versions that a reply may have, and what they are.
+fn allowed(owed: &Owed, key: KeyNumber, model: &Model) -> Vec<(Version, Content)> {
+    let versions = model.allowed(key, owed.asked);
+    let versions = (*versions.start()).max(owed.floor)..=*versions.end();
+    versions.map(|version| (version, model.at(key, version))).collect()
+}
+
+/// What the body must be and what it tells; none if it is no answer.
+fn check_lookup(
     key: KeyNumber,
     held: Held,
     head: &Head<'_>,
     model: &Model,
-    asked: Instant,
-) -> Result<Body, String> {
-    if model.nature(key) != Nature::Present {
-        return Err("a value of a key that has none".to_owned());
+    allowed: &[(Version, Content)],
+    excuses: Excuses,
+) -> Option<(Body, Told)> {
+    let (may_fail, may_shed) = (excuses == Excuses::All, excuses != Excuses::None);
+    let those = |is_it: &dyn Fn(Content) -> bool| -> Option<Vec<Version>> {
+        let those = allowed.iter().filter(|(_, content)| is_it(*content));
+        let versions: Vec<Version> = those.map(|(version, _)| *version).collect();
+        (!versions.is_empty()).then_some(versions)
+    };
+    let has = |content: Content| allowed.iter().any(|(_, other)| *other == content);
+    let value = |is_it: &dyn Fn(Edition) -> bool| {
+        those(&|content| matches!(content, Content::Value(edition) if is_it(edition)))
+    };
+    let unavailable = Body::Text(r#"{"error":"origin_unavailable"}"#);
+    match head.status {
+        200 => {
+            let (tag, size) = (head.etag?, head.content_length?);
+            let versions = value(&|edition| {
+                head.content_type == Some(model.content_type(key, edition))
+                    && model.value_size(key, edition) == size
+                    && model.may_have(key, edition, tag)
+            })?;
+            let told = Told::Versions { key, tag: Some(tag), versions };
+            (!held.has(tag)).then_some((Body::Value, told))
+        }
+        304 => {
+            let tag = head.etag?;
+            let versions = value(&|edition| model.may_have(key, edition, tag))?;
+            let told = Told::Versions { key, tag: None, versions };
+            held.has(tag).then_some((Body::None, told))
+        }
+        404 => {
+            let versions = those(&|content| content == Content::Absent)?;
+            let told = Told::Versions { key, tag: None, versions };
+            Some((Body::Text(r#"{"error":"not_found"}"#), told))
+        }
+        502 | 504 if may_fail || has(Content::Failing) => Some((unavailable, Told::Nothing)),
+        502 if has(Content::TooLarge) => Some((unavailable, Told::Nothing)),
+        503 if may_shed => Some((Body::Text(r#"{"error":"overloaded_try_again"}"#), Told::Nothing)),
+        _ => None,
     }
-    let tag = head.etag.ok_or("200 without an ETag")?;
-    if held.has(tag) {
-        return Err("200 although the client holds the value".to_owned());
-    }
-    if head.content_type != Some(model.content_type(key)) {
-        return Err(format!("the content type should be {}", model.content_type(key)));
-    }
-    let size = head.content_length.ok_or("200 without its length")?;
-    let versions: Vec<usize> = (model.oldest(key, asked)..=model.newest(key))
-        .filter(|version| model.value_size(key, *version) == size)
-        .collect();
-    if versions.is_empty() {
-        return Err(format!("key {key} has no value of {size} bytes that is young enough"));
-    }
-    Ok(Body::Value { key, tag, versions })
 }
 
-fn check_not_modified(
-    key: KeyNumber,
-    held: Held,
-    head: &Head<'_>,
-    model: &Model,
-    asked: Instant,
-) -> Result<Body, String> {
-    let tag = head.etag.ok_or("304 without an ETag")?;
-    if !held.has(tag) {
-        return Err("304 with an ETag that the client does not hold".to_owned());
+/// The versions of a key for a failure's message.
+fn describe(model: &Model, key: KeyNumber, allowed: &[(Version, Content)]) -> String {
+    let mut text = format!("key {key} may be");
+    for (version, content) in allowed {
+        let size = match content {
+            Content::Value(edition) => model.value_size(key, *edition),
+            Content::Absent | Content::TooLarge | Content::Failing => 0,
+        };
+        let cause = model.cause(key, *version);
+        write!(text, " {version} = {content:?} of {size} by {cause:?},").expect("it takes it");
     }
-    if held != Held::Any && !model.may_have(key, model.oldest(key, asked), tag) {
-        return Err("304 for a value that is older than allowed".to_owned());
-    }
-    Ok(Body::None)
+    text
 }

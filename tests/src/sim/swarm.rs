@@ -1,13 +1,15 @@
 //! From a seed to the options of a run: faults, bounds, settings, clients.
 
 use super::client::Manner;
-use super::faults::{FETCH_NS_MAX, Faults, OriginFaults, STALL_NS_MAX, some};
+use super::faults::{FETCH_NS_MAX, Faults, OriginFaults, STALLS_NS_MAX, some};
+use super::write::TOKEN;
 use crate::model::Ages;
 use crate::prng::Prng;
-use pelton::http::{HeadPolicy, HttpLimits};
+use pelton::http::{BatchLimits, HeadPolicy, HttpLimits, WriteLimits};
 use pelton::limits::{Limits, REPLY_HEAD_SIZE_MAX, SNAPSHOT_PAGE_SIZE_MIN};
 use pelton::mesh::OwnerHash;
 use pelton::shard::{Settings, Timeouts};
+use pelton::token::Token;
 use shard_cache::StaleWindows;
 use std::time::Duration;
 
@@ -48,6 +50,8 @@ pub struct Options {
     pub large_share: u64,
     /// How long values are fresh.
     pub ages: Ages,
+    /// Clients write, per mille of their requests.
+    pub writes: u32,
     /// A value is replaced, per mille and tick.
     pub value_replaced: u32,
     /// A purge begins, per mille and tick.
@@ -67,29 +71,30 @@ impl Options {
     /// The options of a seed.
     #[must_use]
     pub fn draw(prng: &mut Prng) -> Self {
-        let shards_count = prng.pick(&[1, 1, 2, 3]);
+        let shards_count = prng.pick(&[1, 2, 2, 3, 4, 8]);
         // A run in which everything is tight and fails does little else than wait; one in which
         // nothing does never meets a bound. So both are drawn before the rest.
         let tight = prng.pick(&[ROOMY, ROOMY, 200, 700]);
         let on = prng.pick(&[CALM, CALM, 300, 600]);
         let limits = draw_limits(prng, shards_count, tight);
-        let settings = draw_settings(prng);
-        let ttl = u64::from(settings.ttl_ms);
+        let settings = draw_settings(prng, limits.value_size_max);
+        let ttl = u64::from(settings.ttl_ms.max(settings.negative_ttl_ms));
         let windows = settings.windows;
         let stale = u64::from(windows.while_revalidate_ms.max(windows.if_error_ms));
         // A fetch is slow, and the shard that it lands at is stalled, or the one that reads.
+        let faults = Faults::draw(prng, on);
         let within = Duration::from_millis(ttl + stale)
-            + Duration::from_nanos(FETCH_NS_MAX + 2 * STALL_NS_MAX);
+            + Duration::from_nanos(FETCH_NS_MAX + 2 * faults.stall_ns_max);
         let few = prng.chance(tight);
         let mut options = Self {
             shards_count,
             tight,
             on,
-            faults: Faults::draw(prng, on),
+            faults,
             origin_faults: OriginFaults::draw(prng, on),
             limits,
             settings,
-            descriptors_max: if few { 12 } else { 1000 },
+            descriptors_max: if few { 6 + 2 * usize::from(shards_count) } else { 1000 },
             backlog_max: prng.pick(&[1, 4, 64]),
             manners: draw_manners(prng, on),
             clients_max: prng.pick(&[1, 12, 32, 48]),
@@ -99,6 +104,7 @@ impl Options {
             keys_count: prng.pick(&[1, 5, 50, 500]),
             large_share: if prng.chance(80) { 14 } else { prng.pick(&[0, 0, 1]) },
             ages: if prng.coin() { Ages::Never } else { Ages::Within(within) },
+            writes: some(prng, 600, 500),
             value_replaced: some(prng, on, 50),
             purged: some(prng, on, 20),
             storm_factor: if tight == ROOMY && on == CALM { 4 } else { 1 },
@@ -107,13 +113,37 @@ impl Options {
             drain_early: prng.chance(200),
         };
         if options.snapshots {
-            // What is on the disk of a server that purges is not read by the same process.
+            // What is on the disk of a server that purges or writes is not read by the same
+            // process.
             options.purged = 0;
+            options.writes = 0;
         }
-        if prng.chance(40) {
+        if prng.chance(100) {
             options.let_readers_hoard();
+        } else if shards_count > 1 && prng.chance(150) {
+            options.let_mail_lag(prng);
         }
         options
+    }
+
+    /// Shards are stalled often and for long, and take one message of each other a turn. So what
+    /// they are told to forget stands behind much else, and they serve what they hold meanwhile.
+    fn let_mail_lag(&mut self, prng: &mut Prng) {
+        self.limits.messages_per_peer_turn_max = 1;
+        self.faults.stall = 40;
+        self.faults.stall_ns_max = STALLS_NS_MAX[3];
+        self.origin_faults = OriginFaults { delay_ns_max: 100_000, ..OriginFaults::NONE };
+        self.manners = vec![Manner::Honest];
+        self.clients_max = 32;
+        self.keys_count = prng.pick(&[5, 50]);
+        self.large_share = 0;
+        self.writes = prng.pick(&[0, 50, 200]);
+        self.purged = prng.pick(&[0, 5]);
+        self.snapshots = false;
+        let is_written = self.writes > 0;
+        let age = Duration::from_nanos(2 * STALLS_NS_MAX[3]) + Duration::from_secs(6);
+        self.ages = if is_written { Ages::Never } else { Ages::Within(age) };
+        self.value_replaced = if is_written { 0 } else { 50 };
     }
 
     /// Clients read slowly or not at all, and what they hold of the caches is soon forgotten.
@@ -133,7 +163,8 @@ fn draw_manners(prng: &mut Prng, rude: u32) -> Vec<Manner> {
     manners
 }
 
-fn draw_settings(prng: &mut Prng) -> Settings {
+fn draw_settings(prng: &mut Prng, value_size_max: u32) -> Settings {
+    let token = Token::new(TOKEN).expect("it is long enough");
     let ms = |prng: &mut Prng| Duration::from_millis(prng.pick(&[50, 500, 5_000, 30_000]));
     let ttl = |prng: &mut Prng| prng.pick(&[0, 5, 100, 2_000]);
     let mut settings = Settings {
@@ -142,7 +173,9 @@ fn draw_settings(prng: &mut Prng) -> Settings {
             headers_count_max: 64,
             target_size_max: 2048,
             key_size_max: 512,
-            body_size_max: 1024,
+            body_size_max: value_size_max,
+            batch: BatchLimits { keys_max: 4, body_size_max: 64 },
+            writes: Some(WriteLimits { token, value_size_max }),
         },
         heads: HeadPolicy {
             cache_control: prng.coin(),
@@ -153,6 +186,7 @@ fn draw_settings(prng: &mut Prng) -> Settings {
         },
         shard_header: false,
         timeouts: Timeouts { header: ms(prng), body: ms(prng), idle: ms(prng), write: ms(prng) },
+        batch_bytes_max: 1 << 20,
         balance: prng.coin(),
         ttl_ms: ttl(prng),
         negative_ttl_ms: ttl(prng),
@@ -167,6 +201,7 @@ fn draw_settings(prng: &mut Prng) -> Settings {
 }
 
 /// Bounds that are reached, and keep the relations that `limits` asserts of the real ones.
+#[expect(clippy::too_many_lines, reason = "a list of bounds")]
 fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
     let value_size_max = if prng.chance(100) { VALUE_SIZE_MAX } else { 20_000 };
     let mut bound = |least: u32, few: u32, many: u32| {
@@ -185,10 +220,13 @@ fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
     let sweep_per_turn_max = bound(1, 4, 64);
     let parcels_count = bound(1, 4, 64);
     let big_parcels_count = bound(0, 1, 4);
+    let uploads_count = bound(1, 2, 8);
+    let invalidations_max = bound(1, 2, 16);
+    let boxes_count = parcels_count + big_parcels_count + uploads_count;
     let parcel_size = copy_threshold.max(bound(512, 512, 2048));
     Limits {
         shards,
-        cache_size: u64::from(bound(11 << 18, 11 << 18, 4 << 20)),
+        cache_size: REPLICAS_SIZE + u64::from(bound(11 << 18, 11 << 18, 4 << 20)),
         connections_max,
         completions_max,
         submissions_max: 0,
@@ -220,8 +258,17 @@ fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
         parcel_size,
         big_parcels_count,
         big_parcel_size: 2 * parcel_size,
+        uploads_count,
+        upload_size: value_size_max,
+        written_size_max: 0,
+        late_writes_max: 0,
         value_size_max,
-        messages_per_peer_max: (2 * (parcels_count + big_parcels_count) + 1).next_power_of_two(),
+        replicas_size: REPLICAS_SIZE,
+        replica_value_size_max: (copy_threshold - 1).min(parcel_size - KEY_SIZE_MAX),
+        replica_seen_count: 64,
+        directory_slots_count: 8 * bound(1, 1, 32),
+        invalidations_max,
+        messages_per_peer_max: (2 * (boxes_count + invalidations_max) + 1).next_power_of_two(),
         messages_per_peer_turn_max: bound(1, 4, 64),
         condemned_size_max: u64::from(bound(1 << 18, 1 << 19, 1 << 20)),
         copy_threshold,
@@ -235,6 +282,12 @@ const ROOMY: u32 = 20;
 
 /// The least of what [`Options::on`] may be.
 const CALM: u32 = 50;
+
+/// Bytes for copies: the least that a cache of small values lives in.
+const REPLICAS_SIZE: u64 = 3 << 20;
+
+/// The longest key, bytes.
+const KEY_SIZE_MAX: u32 = 512;
 
 /// The longest head, bytes.
 const HEAD_SIZE_MAX: u32 = 4096;

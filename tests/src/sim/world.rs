@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "rings and world share the host, in one thread")]
 
-use super::client::{Client, Ending};
+use super::client::{Client, Ending, PATIENCE};
 use super::cluster::{Cluster, Place};
 use super::faults::{Faults, OriginFaults};
 use super::host::{Host, Others};
@@ -25,8 +25,12 @@ use std::rc::{Rc, Weak};
 /// Everything must be at rest this many ticks after the storm.
 const REST_TICKS_MAX: u64 = 400_000;
 
-/// Acts of others while a shard is stalled.
-const STALL_TICKS_MAX: u32 = 200;
+/// Acts of others while a shard is stalled: each takes at least this long, or else as many are too
+/// many.
+const STALL_TICK_NS: u64 = 1_000_000;
+
+/// Acts of others while a shard is stalled, at least.
+const STALL_TICKS_MIN: u64 = 200;
 
 /// Clients of the exam, one after the other.
 const EXAMINERS: u32 = 6;
@@ -111,7 +115,8 @@ impl World {
         });
         let size_max = options.limits.value_size_max as usize;
         let (keys, share) = (options.keys_count, options.large_share);
-        let model = Model::new(prng.word(), keys, size_max, share, options.ages);
+        let mut model = Model::new(prng.word(), keys, size_max, share, options.ages);
+        model.is_strict = options.writes == 0 && !options.snapshots;
         let cast = Cast {
             prng,
             origin,
@@ -150,6 +155,7 @@ impl World {
             for _ in 0..EXAMINERS {
                 self.add_client(Client::examiner);
                 self.run_to_rest();
+                self.purge_promptly();
             }
             oracle::check_rest(self);
         }
@@ -244,6 +250,22 @@ impl World {
         for place in &self.places {
             host.net.signal(place.wake);
         }
+    }
+
+    /// Purges, unless there are snapshots. It is in force at once when nothing is slow: a shard
+    /// that sleeps although it is to drop its copies is found here.
+    fn purge_promptly(&self) {
+        if self.options.snapshots {
+            return;
+        }
+        let begun = self.host.borrow().now();
+        {
+            let Cast { origin, model, .. } = &mut *self.cast.borrow_mut();
+            origin.purge(&mut self.host.borrow_mut(), model);
+        }
+        self.run_until("a purge is in force", |world| !world.cast.borrow().origin.is_purging());
+        let is_late = begun + PATIENCE < self.host.borrow().now();
+        assert!(!is_late, "a purge took too long");
     }
 
     fn run_to_rest(&self) {
@@ -344,7 +366,8 @@ impl World {
 
 impl Others for World {
     fn go_on(&self, until: Instant) {
-        for _ in 0..STALL_TICKS_MAX {
+        let stall_ns = until.ns_since(self.host.borrow().now());
+        for _ in 0..STALL_TICKS_MIN.max(stall_ns / STALL_TICK_NS) {
             let Some(actor) = self.choose(until) else { break };
             self.act(actor);
         }

@@ -1,13 +1,14 @@
 //! Wire scripts: one behaviour each, played on the simulated world and on the real binary.
 //!
-//! `script` reads a script, `player` plays it on a `Stage`, of which there are two: `simulator` and
-//! `process`. The language is described in `docs/wire.md`.
+//! `script` reads a script, `player` plays it on a `Stage`, of which there are two: `simulator`,
+//! whose origin takes `writes`, and `process`. The language is described in `docs/wire.md`.
 
 mod player;
 mod process;
 mod script;
 mod simulator;
 mod stage;
+mod writes;
 
 pub use player::play;
 pub use process::ProcessStage;

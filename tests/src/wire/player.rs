@@ -141,15 +141,18 @@ impl Player<'_> {
         loop {
             let peer = self.peer(name);
             if let Some((head, size)) = reply::parse(&peer.inbox)? {
-                let body_size = match head.content_length {
-                    Some(size) if !without_body => size,
-                    _ => 0,
-                };
                 let came = head.status;
-                if peer.inbox.len() >= size + body_size {
+                let body = if head.is_chunked && !without_body {
+                    chunks(&peer.inbox[size..])?
+                } else {
+                    let body_size = head.content_length.filter(|_| !without_body).unwrap_or(0);
+                    let body = peer.inbox.get(size..size + body_size);
+                    body.map(|body| (body.to_vec(), body_size))
+                };
+                if let Some((body, body_size)) = body {
                     let rest = peer.inbox.split_off(size + body_size);
                     let whole = std::mem::replace(&mut peer.inbox, rest);
-                    peer.replies.push(Reply::new(&whole[..size], &whole[size..]));
+                    peer.replies.push(Reply::new(&whole[..size], &body));
                     return same("status", &status, &came);
                 }
             }
@@ -213,6 +216,29 @@ impl Reply {
     fn lasting(&self) -> Vec<&(String, String)> {
         let varies = |name: &str| VARYING.contains(&name.to_ascii_lowercase().as_str());
         self.fields.iter().filter(|(name, _)| !varies(name)).collect()
+    }
+}
+
+/// The data of a body in chunks, and its size with them; `None` while it is not whole.
+fn chunks(text: &[u8]) -> Result<Option<(Vec<u8>, usize)>, String> {
+    let (mut data, mut at) = (Vec::new(), 0);
+    loop {
+        let Some(line) = text[at..].windows(2).position(|end| end == b"\r\n") else {
+            return Ok(None);
+        };
+        let digits = String::from_utf8_lossy(&text[at..at + line]).into_owned();
+        let size = usize::from_str_radix(&digits, 16);
+        let size = size.map_err(|_| format!("no size of a chunk: {digits}"))?;
+        let (start, end) = (at + line + 2, at + line + 2 + size);
+        at = end + 2;
+        match text.get(end..at) {
+            None => return Ok(None),
+            Some(b"\r\n") => data.extend_from_slice(&text[start..end]),
+            Some(other) => return Err(format!("a chunk that ends with {}", reply::show(other))),
+        }
+        if size == 0 {
+            return Ok(Some((data, at)));
+        }
     }
 }
 

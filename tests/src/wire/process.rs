@@ -1,6 +1,7 @@
 //! The real binary as a stage.
 
 use super::stage::{Received, Source, Stage};
+use super::writes::TOKEN;
 use super::{Pieces, Script};
 use crate::fixture::Fixture;
 use crate::process::Process;
@@ -11,7 +12,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 /// How often a metric is read before it counts as wrong.
-const LOOKS_MAX: u32 = 2_000;
+const LOOKS_MAX: u32 = 20_000;
 
 /// More capacity than one of the two shards can have: both can store. Until then a miss may be
 /// answered 503.
@@ -50,7 +51,8 @@ impl ProcessStage {
         let output = fixture.import(&lines);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let first = scripts.first().expect("at least one script");
-        let mut sets = vec!["cache.memory=16MiB"];
+        let token_file = fixture.token_file(TOKEN);
+        let mut sets = vec!["cache.memory=16MiB", &*token_file];
         sets.extend(first.config.iter().map(String::as_str));
         let process = Process::start(&fixture.store(), &sets);
         let name = "pelton_cache_capacity_bytes";

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_types, reason = "rings and stage share the host, in one thread")]
 
 use super::stage::{Received, Source, Stage};
+use super::writes::{self, TOKEN};
 use super::{Pieces, Script};
 use crate::prng::Prng;
 use crate::sim::cluster::Cluster;
@@ -14,10 +15,11 @@ use pelton::error::FetchFailure;
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{
     ContentType, Control, Delivery, FlightId, Found, Held, Landing, Lifetime, Order, Outcome,
-    StoragePort,
+    Stale, StoragePort, Upload,
 };
 use pelton::metrics::{Class, TABLE};
 use pelton::shard::{Flow, Settings};
+use pelton::token::Token;
 use shard_cache::hash::Etag;
 use shard_cache::time::Instant;
 use std::cell::RefCell;
@@ -48,6 +50,8 @@ pub struct SimulatorStage {
     held: bool,
     /// Fetches under way: shard, flight, key.
     fetches: Vec<(usize, FlightId, Vec<u8>)>,
+    /// Writes under way, with their owners.
+    writes: Vec<(usize, Box<Upload>)>,
 }
 
 impl SimulatorStage {
@@ -67,6 +71,21 @@ impl SimulatorStage {
     /// If the settings are wrong.
     #[must_use]
     pub fn with_shards(script: &Script, seed: u64, pieces: Pieces, shards: u16) -> Self {
+        Self::with_limits(script, seed, pieces, shards, |_| {})
+    }
+
+    /// The same with other limits, of which the settings know nothing.
+    ///
+    /// # Panics
+    /// If the settings are wrong.
+    #[must_use]
+    pub fn with_limits(
+        script: &Script,
+        seed: u64,
+        pieces: Pieces,
+        shards: u16,
+        change: impl FnOnce(&mut Limits),
+    ) -> Self {
         let hash_key = format!("cache.hash_key=\"{seed:032x}\"");
         let mut sets = vec!["cache.memory=16MiB".to_owned(), hash_key];
         sets.extend(script.config.iter().cloned());
@@ -74,12 +93,13 @@ impl SimulatorStage {
         let config = config.unwrap_or_else(|error| panic!("{}", error.render(false)));
         let grant = Grant { shards, descriptors_max: 1024, memory_size: 4 << 30 };
         let limits = Limits::new(&config, &grant).expect("there is room");
-        let limits = Limits {
+        let mut limits = Limits {
             // Few enough that a world is quick to build; no script comes near them.
             input_buffers_count: 64,
             input_held_max: 48,
             ..limits
         };
+        change(&mut limits);
         let mut prng = Prng::new(seed);
         let faults = match seed {
             0 => Faults::NONE,
@@ -89,7 +109,7 @@ impl SimulatorStage {
         };
         let net = Net::new(prng.fork(), 1024, 64);
         let host = Rc::new(RefCell::new(Host::new(prng.fork(), faults, net, limits.shards)));
-        let settings = Settings::new(&config);
+        let settings = Settings::new(&config, Token::new(TOKEN).ok());
         let cluster = Cluster::build(&limits, &settings, &host);
         Self {
             prng,
@@ -102,6 +122,7 @@ impl SimulatorStage {
             sources: BTreeMap::new(),
             held: false,
             fetches: Vec::new(),
+            writes: Vec::new(),
         }
     }
 
@@ -142,8 +163,12 @@ impl SimulatorStage {
         let _was_written = host.net.take_written(self.cluster.plane_eventfd);
         for (index, port) in self.cluster.ports.iter_mut().enumerate() {
             while let Some(order) = port.port.next_order() {
-                if let Order::Fetch { flight, key } = order {
-                    self.fetches.push((index, flight, key.as_bytes().to_vec()));
+                match order {
+                    Order::Fetch { flight, key } => {
+                        self.fetches.push((index, flight, key.as_bytes().to_vec()));
+                    }
+                    Order::Write(upload) => self.writes.push((index, upload)),
+                    Order::Spent(_) | Order::Purged(_) => {}
                 }
             }
         }
@@ -151,10 +176,19 @@ impl SimulatorStage {
         if self.held {
             return;
         }
-        for (index, flight, key) in self.fetches.drain(..) {
+        let sources = &mut self.sources;
+        let writes = self.writes.drain(..).map(|(index, mut upload)| {
+            upload.outcome = writes::write(sources, &upload);
+            (index, Delivery::Written(upload))
+        });
+        let mut deliveries: Vec<_> = writes.collect();
+        deliveries.extend(self.fetches.drain(..).map(|(index, flight, key)| {
             let outcome = outcome(self.sources.get(&key).unwrap_or(&Source::Absent));
+            (index, Delivery::Landing(Landing { flight, outcome }))
+        }));
+        for (index, delivery) in deliveries {
             let port = &mut self.cluster.ports[index];
-            port.port.deliver(Delivery::Landing(Landing { flight, outcome }));
+            port.port.deliver(delivery);
             if port.sleep.must_wake() {
                 host.net.signal(port.eventfd);
             }
@@ -201,8 +235,9 @@ fn outcome(source: &Source) -> Outcome {
     match source {
         Source::Has(value) => Outcome::Found(Found {
             etag: Etag::of(ContentType::JSON.as_str(), value),
-            content_type: ContentType::JSON,
+            content_type: writes::content_type(ContentType::JSON, value),
             lifetime: Lifetime::Default,
+            stale: Stale::default(),
             held: Held::default(),
             value: value.clone().into_boxed_slice(),
         }),

@@ -120,7 +120,11 @@ impl<'a> Entry<'a> {
             return Err((BadLine::Key, detail));
         }
         let content_type = content_type(written.content_type.as_deref())?;
-        let value = value(written.value, content_type)?;
+        let (value, content_type) = match value(written.value, content_type)? {
+            // It was read through as a part of its line.
+            value @ Value::Json(_) => (value, content_type.checked_json()),
+            value @ Value::Text(_) => (value, content_type),
+        };
         let ttl = written.ttl.as_ref().map(ttl).transpose()?;
         let entry = Self { key: written.key, content_type, ttl, value };
         if entry.value().len() > limits.value_size_max {
@@ -148,16 +152,9 @@ fn content_type(written: Option<&str>) -> Result<ContentType, Bad> {
     })
 }
 
-/// Whether values of this type are JSON text: `application/json` or `+json`, RFC 6838 4.2.8.
-fn is_json(content_type: ContentType) -> bool {
-    let media_type = content_type.as_str().split(';').next().unwrap_or_default().trim_end();
-    let media_type = media_type.to_ascii_lowercase();
-    media_type == "application/json" || media_type.ends_with("+json")
-}
-
 /// What is stored of a written value.
 fn value(written: &RawValue, content_type: ContentType) -> Result<Value<'_>, Bad> {
-    if is_json(content_type) {
+    if content_type.names_json() {
         return Ok(Value::Json(written.get()));
     }
     let Text(text) = serde_json::from_str(written.get()).map_err(|_| {
@@ -212,7 +209,7 @@ mod tests {
     fn a_json_value_is_kept_as_it_is_written() {
         let entry = good(r#"{"key":"k","value":{ "b" : 1.50, "a":"\u00e9" }}"#);
         assert_eq!(entry.value(), br#"{ "b" : 1.50, "a":"\u00e9" }"#);
-        assert_eq!((entry.content_type, entry.ttl), (ContentType::JSON, None));
+        assert_eq!((entry.content_type, entry.ttl), (ContentType::JSON.checked_json(), None));
         assert_eq!(good(r#"{"key":"k","value":null}"#).value(), b"null");
         let entry = good(r#"{"key":"k","value":"x","content_type":"application/geo+json; a=b"}"#);
         assert_eq!(entry.value(), br#""x""#);
@@ -222,7 +219,7 @@ mod tests {
     fn a_value_of_another_type_is_the_text_it_stands_for() {
         let entry = good(r#"{"key":"k","value":"a\n\u00e9","content_type":"text/plain"}"#);
         assert_eq!(entry.value(), "a\n\u{e9}".as_bytes());
-        assert_eq!(entry.content_type.as_str(), "text/plain");
+        assert_eq!(entry.content_type, ContentType::new("text/plain").expect("plain"));
     }
 
     #[test]

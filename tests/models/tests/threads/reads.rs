@@ -69,7 +69,13 @@ mod tests {
                         self.read += 1;
                         self.home = Some(parcel);
                     }
-                    Message::Piece(_) | Message::Connection(_) => panic!("nobody sends it"),
+                    Message::Piece(_)
+                    | Message::Write(_)
+                    | Message::Written(_)
+                    | Message::Invalidate { .. }
+                    | Message::Followed(_)
+                    | Message::Hit(_)
+                    | Message::Connection(_) => panic!("nobody sends it"),
                 }
             }
         }
@@ -89,7 +95,7 @@ mod tests {
             let sleeps = [Sleep::new(), Sleep::new()];
             let bells = Arc::new([EventFd::default(), EventFd::default()]);
             let mut shards =
-                peers(&sleeps, messages_max, 1).into_iter().zip(sleeps).zip([1, 0]).map(
+                peers(&sleeps, messages_max, 2).into_iter().zip(sleeps).zip([1, 0]).map(
                     |((peers, sleep), other)| Shard {
                         other,
                         peers,

@@ -94,7 +94,7 @@ mod tests {
         loom::model(|| {
             let (shard, plane) = (Sleep::new(), Sleep::new());
             let [shard_bell, plane_bell] = [(); 2].map(|()| Arc::new(EventFd::default()));
-            let (mut link, mut port) = origin_link(1, &shard, &plane, &shard_bell);
+            let (mut link, mut port) = origin_link(1, 0, &shard, &plane, &shard_bell);
             let bell = Arc::clone(&plane_bell);
             let origin = thread::spawn(move || {
                 wait(First::Flag, &plane, &bell, || port.has_mail());

@@ -1,15 +1,18 @@
 //! The bearer token of whoever may change something (RFC 6750 section 2.1).
+//!
+//! It is read once, and never shown: not in a log, not in `/config`, not by `Debug`.
 
+use crate::config::Config;
 use crate::error::StartError;
-use axum::http::{HeaderMap, header};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A shorter token could be guessed: 16 random letters and digits have 95 bits.
 const TOKEN_SIZE_MIN: usize = 16;
 
 /// What a request must bear.
-#[derive(Clone)]
-pub struct Token(Box<[u8]>);
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Arc<[u8]>);
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -18,6 +21,23 @@ impl std::fmt::Debug for Token {
 }
 
 impl Token {
+    /// The token of a server that is configured like this; none if nobody bears one.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds no token, or there is none and writes need it.
+    pub fn of(config: &Config) -> Result<Option<Self>, StartError> {
+        match &config.admin.token_file {
+            Some(path) => Self::read(path).map(Some),
+            None if config.http.writes => Err(StartError::failed(
+                "http.writes is true and admin.token_file is off: whoever writes must bear a \
+                 token.",
+                "Set admin.token_file to a file with one line of random letters (openssl rand \
+                 -hex 32), or http.writes to false.",
+            )),
+            None => Ok(None),
+        }
+    }
+
     /// Reads the token from a file: one line, of visible ASCII.
     ///
     /// # Errors
@@ -30,33 +50,41 @@ impl Token {
             StartError::failed(what, remedy)
         };
         let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+        Self::new(&text).map_err(refused)
+    }
+
+    /// The token that `text` holds, which is one line.
+    ///
+    /// # Errors
+    /// Why it is no token.
+    pub fn new(text: &str) -> Result<Self, String> {
         let token = text.trim_ascii();
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(refused("it holds more than one line of visible ASCII".into()));
+            return Err("it holds more than one line of visible ASCII".into());
         }
         if token.len() < TOKEN_SIZE_MIN {
-            return Err(refused(format!(
+            return Err(format!(
                 "its token has {} bytes, and {TOKEN_SIZE_MIN} are the least",
                 token.len()
-            )));
+            ));
         }
         Ok(Self(token.as_bytes().into()))
     }
 
-    /// Whether a request bears it. How long that takes does not tell where a wrong one differs.
-    pub(super) fn is_borne_by(&self, headers: &HeaderMap) -> bool {
-        let Some(value) = headers.get(header::AUTHORIZATION) else { return false };
-        let Some((scheme, token)) = value.as_bytes().split_at_checked(7) else { return false };
+    /// Whether a request with this Authorization bears it. How long that takes does not tell where
+    /// a wrong one differs.
+    #[must_use]
+    pub fn is_in(&self, authorization: &[u8]) -> bool {
+        let Some((scheme, token)) = authorization.split_at_checked(7) else { return false };
         scheme.eq_ignore_ascii_case(b"bearer ")
             && token.len() == self.0.len()
-            && token.iter().zip(&self.0).fold(0, |wrong, (a, b)| wrong | (a ^ b)) == 0
+            && token.iter().zip(&*self.0).fold(0, |wrong, (a, b)| wrong | (a ^ b)) == 0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
 
     fn read(text: &str) -> Result<Token, StartError> {
         let file = tempfile::NamedTempFile::new().expect("a file");
@@ -67,11 +95,7 @@ mod tests {
     #[test]
     fn only_the_whole_token_is_taken() {
         let token = read("0123456789abcdef\n").expect("a token");
-        let is_borne = |value: &'static str| {
-            let headers = [(header::AUTHORIZATION, HeaderValue::from_static(value))];
-            token.is_borne_by(&headers.into_iter().collect())
-        };
-        assert!(is_borne("Bearer 0123456789abcdef") && is_borne("bearer 0123456789abcdef"));
+        assert!(token.is_in(b"Bearer 0123456789abcdef") && token.is_in(b"bearer 0123456789abcdef"));
         for wrong in [
             "",
             "Bearer",
@@ -81,9 +105,8 @@ mod tests {
             "Bearer 0123456789abcde",
             "Bearer 0123456789abcdef0",
         ] {
-            assert!(!is_borne(wrong), "{wrong:?}");
+            assert!(!token.is_in(wrong.as_bytes()), "{wrong:?}");
         }
-        assert!(!token.is_borne_by(&HeaderMap::new()));
         assert!(!format!("{token:?}").contains("0123"));
     }
 
@@ -95,5 +118,20 @@ mod tests {
         }
         let error = Token::read(Path::new("/nowhere/token")).expect_err("no file");
         assert!(error.what.contains("/nowhere/token"), "{error}");
+    }
+
+    #[test]
+    fn who_may_write_needs_a_token() {
+        let of = |sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|set| (*set).into()).collect();
+            Token::of(&Config::parse("test", "", &sets).expect("valid"))
+        };
+        assert!(of(&[]).expect("nobody may write").is_none());
+        let error = of(&["http.writes=true"]).expect_err("no token");
+        assert!(error.what.contains("http.writes") && error.remedy.contains("admin.token_file"));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "0123456789abcdef").expect("written");
+        let path = format!("admin.token_file={}", file.path().display());
+        assert!(of(&["http.writes=true", &path]).expect("a token").is_some());
     }
 }
