@@ -30,6 +30,13 @@ fn end(mut server: Process, signal: Signal) -> Option<i32> {
     server.wait().code()
 }
 
+/// Waits until so many entries are back and the snapshot was read to its end: only then is it told
+/// what was dropped of it.
+fn wait_until_loaded(server: &Process, count: usize) {
+    while restored(server) < count as u64 {}
+    while server.metric("pelton_snapshot_load_milliseconds", "") == 0 {}
+}
+
 fn restored(server: &Process) -> u64 {
     server.metric("pelton_snapshot_entries_total", r#"outcome="restored""#)
 }
@@ -42,7 +49,7 @@ fn a_server_that_was_stopped_starts_warm_with_another_number_of_shards() {
     read_all(&server);
     assert_eq!(end(server, Signal::SIGTERM), Some(0));
     let server = start(&fixture, &folder, &["server.shards=1"]);
-    while restored(&server) < COUNT as u64 {}
+    wait_until_loaded(&server, COUNT);
     assert_eq!(server.metric("pelton_origin_fetches_total", ""), 0);
     read_all(&server);
     assert_eq!(server.metric("pelton_snapshot_entries_dropped_total", ""), 0);
@@ -79,7 +86,7 @@ fn what_was_written_after_a_snapshot_is_read_after_a_kill_as_it_was_written() {
     assert_eq!(end(server, Signal::SIGKILL), None);
     assert!(fixture.import("{\"key\":\"k3\",\"value\":\"new\"}\n").status.success());
     let server = start(&fixture, &folder, &[]);
-    while restored(&server) < COUNT as u64 - 1 {}
+    wait_until_loaded(&server, COUNT - 1);
     let dropped = "pelton_snapshot_entries_dropped_total";
     assert_eq!(server.metric(dropped, r#"reason="outdated""#), 1);
     let mut client = Client::new(server.connect());

@@ -267,11 +267,16 @@ impl<R: Ring> Shard<R> {
 
     /// What the cache serves for the key of a void flight. Those who wait for the flight are given
     /// that: what was fetched may come of the next write, which is not applied yet, and who reads
-    /// after them would be served what is older.
+    /// after them would be served what is older. Where there is nothing they are given what was
+    /// fetched, and what the cache retains for errors is dropped: it may be older than that, too.
     fn kept(&mut self, flight: FlightId) -> Option<Pin> {
         let (hash, key) = self.flights.key(flight);
         let hit = self.cache.lookup(hash, key.as_bytes(), self.now)?;
-        (hit.freshness != Freshness::Retained).then(|| self.cache.pin(hit.entry))
+        if hit.freshness == Freshness::Retained {
+            self.cache.remove(hash, key.as_bytes());
+            return None;
+        }
+        Some(self.cache.pin(hit.entry))
     }
 
     /// A value as the cache stores it.

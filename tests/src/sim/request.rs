@@ -393,16 +393,19 @@ fn check_lookup(
     }
 }
 
-/// The versions of a key for a failure's message.
+/// What a key may be, and what it was before, for a failure's message.
 fn describe(model: &Model, key: KeyNumber, allowed: &[(Version, Content)]) -> String {
-    let mut text = format!("key {key} may be");
-    for (version, content) in allowed {
+    let mut text = format!("key {key}");
+    let first = allowed.first().map_or(0, |(version, _)| *version);
+    for version in 0..=model.newest(key) {
+        let (content, cause) = (model.at(key, version), model.cause(key, version));
         let size = match content {
-            Content::Value(edition) => model.value_size(key, *edition),
+            Content::Value(edition) => model.value_size(key, edition),
             Content::Absent | Content::TooLarge | Content::Failing => 0,
         };
-        let cause = model.cause(key, *version);
-        write!(text, " {version} = {content:?} of {size} by {cause:?},").expect("it takes it");
+        let may = if version < first { "was" } else { "may be" };
+        write!(text, " {may} {version} = {content:?} of {size} by {cause:?},")
+            .expect("it takes it");
     }
     text
 }
