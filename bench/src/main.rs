@@ -106,7 +106,10 @@ struct ReplayArgs {
     /// Requests after every key was asked for once.
     #[arg(long)]
     requests: u64,
-    /// Connections that have a request each turn.
+    /// Shards, each of which is asked for its own keys.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    shards: u16,
+    /// Connections to each shard that have a request each turn.
     #[arg(long, default_value_t = 64)]
     connections: u32,
 }
@@ -176,7 +179,7 @@ fn main() -> ExitCode {
 
 fn replay_hits(args: &ReplayArgs) -> io::Result<ExitCode> {
     let records = Records::read(&args.keys)?;
-    let hits = replay::hits::run(&records, args.connections, args.requests)?;
+    let hits = replay::hits::run(&records, args.shards, args.connections, args.requests)?;
     println!("{hits} hits");
     Ok(ExitCode::SUCCESS)
 }
