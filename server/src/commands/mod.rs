@@ -141,8 +141,12 @@ fn dispatch(line: Line) -> Result<Exit, Failure> {
         Command::Import { file, if_empty, source } => {
             let config = source.load()?;
             log(&config);
-            let arguments =
-                Import { file, if_empty, store: store(&config), limits: entries(&config) };
+            let arguments = Import {
+                file,
+                if_empty,
+                store: StoreOptions::of(&config),
+                limits: entries(&config),
+            };
             Ok(import::run(&arguments, &mut io::stderr())?)
         }
         Command::Check { source } => Ok(check::run(&source.load()?, &mut io::stdout())),
@@ -157,21 +161,12 @@ fn dispatch(line: Line) -> Result<Exit, Failure> {
     }
 }
 
-/// Where the embedded store is.
-fn store(config: &Config) -> StoreOptions {
-    StoreOptions { path: config.origin.path.clone(), cache_bytes: bytes(config.origin.cache) }
-}
-
 /// What imported entries are held to.
 fn entries(config: &Config) -> EntryLimits {
     EntryLimits {
         key_size_max: config.http.key_size_max as usize,
-        value_size_max: bytes(config.cache.value_size_max),
+        value_size_max: usize::try_from(config.cache.value_size_max).expect("below 4 GiB"),
     }
-}
-
-fn bytes(size: u64) -> usize {
-    usize::try_from(size).expect("memory fits the address space")
 }
 
 /// Sends the log to standard error. A second call in one process changes nothing.

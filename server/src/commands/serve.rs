@@ -7,8 +7,8 @@
 use crate::config::Config;
 use crate::error::{Exit, StartError};
 use crate::limits::{Limits, size_text_short};
-use crate::origin::{Embedded, Origin, Room, Store};
-use crate::server::{Facts, MakeOrigin, Server};
+use crate::origin;
+use crate::server::{Facts, Server};
 use crate::sys::signal::StopSignals;
 use std::process;
 use std::time::Duration;
@@ -22,7 +22,9 @@ pub(super) fn run(config: &Config) -> Result<Exit, StartError> {
     let signals = StopSignals::block().map_err(|error| {
         StartError::failed(format!("Cannot block signals: {error}."), "This is a bug; report it.")
     })?;
-    let mut server = Server::start(config, embedded(config))?;
+    let for_origin = config.clone();
+    let make_origin = move |limits: &Limits| origin::open(&for_origin, limits);
+    let mut server = Server::start(config, Box::new(make_origin))?;
     greet(server.facts());
     signals.wait();
     eprintln!("stopping: answering what is in flight; a second signal ends at once");
@@ -41,20 +43,6 @@ pub(super) fn run(config: &Config) -> Result<Exit, StartError> {
     server.join();
     eprintln!("stopped");
     Ok(Exit::Fine)
-}
-
-/// Opens the embedded store on the origin plane's thread, and starts the store's own.
-fn embedded(config: &Config) -> MakeOrigin {
-    let options = super::store(config);
-    let value_size_max = super::bytes(config.cache.value_size_max);
-    Box::new(move |limits: &Limits| {
-        let store = Store::open(&options)?;
-        let reads_max = limits.flights_max as usize * usize::from(limits.shards);
-        let writes_max = limits.writes_count_max();
-        let room = Room::new(limits.fetched_size_max);
-        let origin = Embedded::start(store, reads_max, writes_max, value_size_max, room)?;
-        Ok(Box::new(origin) as Box<dyn Origin>)
-    })
 }
 
 /// Says where the server is, what it uses, and what to try.

@@ -85,6 +85,8 @@ pub enum Kind {
     Path,
     /// A path, or `off`.
     PathOrOff,
+    /// A text with something in it.
+    Text,
     /// One or more places to listen on.
     Addresses,
     /// One socket address, or `off`.
@@ -110,6 +112,7 @@ pub(crate) enum Value {
     Word(&'static str),
     Path(PathBuf),
     PathOrOff(Option<PathBuf>),
+    Text(String),
     Addresses(Vec<Address>),
     AddressOrOff(Option<SocketAddr>),
     Cpus(Option<Vec<u16>>),
@@ -158,6 +161,8 @@ impl Kind {
             Self::PathOrOff if text == "off" => Ok(Value::PathOrOff(None)),
             Self::PathOrOff => Ok(Value::PathOrOff(Some(text.into()))),
             Self::Path => Ok(Value::Path(text.into())),
+            Self::Text if text.is_empty() => Err(no("a text")),
+            Self::Text => Ok(Value::Text(text.into())),
             Self::Addresses => text.parse().map(|address| Value::Addresses(vec![address])),
             Self::AddressOrOff if text == "off" => Ok(Value::AddressOrOff(None)),
             Self::AddressOrOff => address(text).map(|address| Value::AddressOrOff(Some(address))),
@@ -224,6 +229,7 @@ impl Kind {
             }
             Self::Path => "a path".into(),
             Self::PathOrOff => "a path, or \"off\"".into(),
+            Self::Text => "a text".into(),
             Self::Addresses => {
                 "a list, such as [\"0.0.0.0:8080\", \"[::]:8080\", \"unix:/run/pelton.sock\"]"
                     .into()
@@ -259,6 +265,7 @@ impl Value {
             Self::Path(path) => json!(path.to_string_lossy()),
             Self::PathOrOff(None) => json!("off"),
             Self::PathOrOff(Some(path)) => json!(path.to_string_lossy()),
+            Self::Text(text) => json!(text),
             Self::Addresses(addresses) => {
                 json!(addresses.iter().map(Address::to_string).collect::<Vec<_>>())
             }

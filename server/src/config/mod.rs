@@ -140,10 +140,17 @@ parameters! {
     }
     /// The source of truth that is asked on a miss.
     origin: Origin {
-        kind: &'static str, Word(&["embedded"]), r#""embedded""#, "Kind of the origin. `embedded`: a store in one file.";
+        kind: &'static str, Word(&["embedded", "http"]), r#""embedded""#, "Kind of the origin. `embedded`: a store in one file. `http`: an HTTP server, of which `upstream` tells.";
         path: PathBuf, Path, r#""pelton-data/store.redb""#, "File of the embedded store.";
         timeout: Duration, Duration(1, HOUR), r#""2s""#, "Time for one fetch; a later answer is none (504).";
         cache: u64, Size(1 << 20, 1 << 40), r#""64MiB""#, "Memory of the embedded store's page cache.";
+        requests_max: u32, Count(1, 65_536), "256", "Most requests that one server of the origin is sent at a time. It is sent fewer while it answers slower than it did.";
+        queue_max: u32, Count(0, 65_536), "1024", "Most requests that wait for such a server; what comes beyond is refused (503).";
+        tls_ca: Option<PathBuf>, PathOrOff, r#""off""#, "File of certificates (PEM) that vouch for the origin's servers. `off`: those of the system.";
+    }
+    /// An HTTP server as the origin.
+    upstream: Upstream {
+        url: String, Text, r#""http://127.0.0.1:3000/{key}""#, "URL of a key's value: `{key}` stands for the key, percent-encoded.";
     }
     /// What of the cache is written to disk, so that a restart is warm.
     snapshot: Snapshot {

@@ -2,20 +2,26 @@
 //!
 //! Async code lives here and in `admin`. The plane knows shards only through `mesh`.
 
+mod choice;
 mod embedded;
+mod guard;
 mod holder;
 pub mod import;
 mod plane;
 mod record;
 mod room;
 mod store;
+mod upstream;
 mod writer;
 mod writes;
 
+pub use choice::open;
 pub use embedded::Embedded;
+pub use guard::{BreakerState, Guard, GuardCounts, Trouble};
 pub use plane::{Plane, PlaneLimits, Purges};
 pub use room::Room;
 pub use store::{Batch, Puts, Store, StoreFailure, StoreOptions};
+pub use upstream::Upstream;
 
 use crate::error::FetchFailure;
 use crate::mesh::{Audit, Change, Found, Key, Precondition, Upload, Written};

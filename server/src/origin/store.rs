@@ -9,6 +9,7 @@
 use super::Write;
 use super::holder::holder;
 use super::record::Record;
+use crate::config::Config;
 use crate::error::{FetchFailure, StartError};
 use crate::mesh::{
     Change, ContentType, Found, Held, Lifetime, Precondition, Stale, Stored, Written,
@@ -37,6 +38,15 @@ pub struct StoreOptions {
     pub path: PathBuf,
     /// What redb may keep in memory, bytes.
     pub cache_bytes: usize,
+}
+
+impl StoreOptions {
+    /// Those of a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let cache_bytes = usize::try_from(config.origin.cache).expect("it fits the address space");
+        Self { path: config.origin.path.clone(), cache_bytes }
+    }
 }
 
 /// The store failed while it was in use.
@@ -216,7 +226,7 @@ fn lifetime(ttl: Option<Duration>) -> Lifetime {
 }
 
 /// The type of a value that may be JSON: says so if it is.
-fn checked(content_type: ContentType, value: &[u8]) -> ContentType {
+pub(super) fn checked(content_type: ContentType, value: &[u8]) -> ContentType {
     let is_json = |text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
     match content_type.names_json() && std::str::from_utf8(value).is_ok_and(is_json) {
         true => content_type.checked_json(),

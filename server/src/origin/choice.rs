@@ -1,0 +1,32 @@
+//! Which origin a configuration asks for.
+
+use super::{Embedded, Origin, Room, Store, StoreOptions, Upstream};
+use crate::config::Config;
+use crate::error::StartError;
+use crate::limits::Limits;
+
+/// Opens the origin of a configuration, on the thread of the origin plane.
+///
+/// # Errors
+/// It cannot be opened as it is configured. A server that does not answer is no such reason: it is
+/// tried until it does.
+pub fn open(config: &Config, limits: &Limits) -> Result<Box<dyn Origin>, StartError> {
+    let room = Room::new(limits.fetched_size_max);
+    match config.origin.kind {
+        "embedded" => embedded(config, limits, room),
+        "http" if config.http.writes => Err(StartError::failed(
+            "http.writes is true, but an origin of the kind \"http\" cannot be written.",
+            "Set http.writes to false, or origin.kind to \"embedded\".",
+        )),
+        "http" => Ok(Box::new(Upstream::new(config, room)?)),
+        other => unreachable!("the table of parameters lists kinds: {other}"),
+    }
+}
+
+fn embedded(config: &Config, limits: &Limits, room: Room) -> Result<Box<dyn Origin>, StartError> {
+    let store = Store::open(&StoreOptions::of(config))?;
+    let reads_max = limits.flights_max as usize * usize::from(limits.shards);
+    let writes_max = limits.writes_count_max();
+    let value_size_max = usize::try_from(config.cache.value_size_max).expect("below 4 GiB");
+    Ok(Box::new(Embedded::start(store, reads_max, writes_max, value_size_max, room)?))
+}

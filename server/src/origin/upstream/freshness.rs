@@ -1,0 +1,156 @@
+//! How long a value is fresh, and may be served after that, by the head it came with.
+//!
+//! RFC 9111 sections 4.2 and 5.2.2, RFC 5861. Pelton is a shared cache: `s-maxage` wins over
+//! `max-age`, and that over `Expires`; of two of a kind the smaller counts, and what cannot be read
+//! means stale at once. Where the server forbids a stale answer, or to keep one, its word stands
+//! over `cache.stale_while_revalidate` and `cache.stale_if_error`.
+
+use crate::mesh::{Lifetime, Stale};
+use hyper::header::{AGE, CACHE_CONTROL, DATE, EXPIRES, HeaderMap};
+use std::time::Duration;
+
+/// Nobody is shown the value later than those who wait for it.
+const NEVER: Stale =
+    Stale { while_revalidate: Some(Duration::ZERO), if_error: Some(Duration::ZERO) };
+
+/// The longest time that a value can be fresh: as in the configuration.
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+/// What `Cache-Control` says.
+#[derive(Debug, Default)]
+struct Directives {
+    max_age: Option<Duration>,
+    s_maxage: Option<Duration>,
+    while_revalidate: Option<Duration>,
+    if_error: Option<Duration>,
+    is_never_stale: bool,
+    is_never_fresh: bool,
+}
+
+/// How long a value with this head is fresh, and may be served after that.
+pub(super) fn of(headers: &HeaderMap) -> (Lifetime, Stale) {
+    let directives = Directives::of(headers);
+    if directives.is_never_fresh {
+        return (Lifetime::For(Duration::ZERO), NEVER);
+    }
+    let given = directives.s_maxage.or(directives.max_age).or_else(|| until_expiry(headers));
+    let lifetime = given.map_or(Lifetime::Default, |given| {
+        Lifetime::For(given.saturating_sub(age(headers)).min(WEEK))
+    });
+    let Directives { while_revalidate, if_error, .. } = directives;
+    let is_never_stale = directives.is_never_stale || directives.s_maxage.is_some();
+    let stale = if is_never_stale { NEVER } else { Stale { while_revalidate, if_error } };
+    (lifetime, stale)
+}
+
+impl Directives {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for value in headers.get_all(CACHE_CONTROL) {
+            // What is no text forbids everything, to be safe.
+            value.to_str().unwrap_or("no-store").split(',').for_each(|text| found.read(text));
+        }
+        found
+    }
+
+    fn read(&mut self, text: &str) {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        let seconds = || seconds(value.trim().trim_matches('"'));
+        let least = |place: &mut Option<Duration>| {
+            *place = Some(place.unwrap_or(WEEK).min(seconds()));
+        };
+        match name.trim().to_ascii_lowercase().as_str() {
+            "max-age" => least(&mut self.max_age),
+            "s-maxage" => least(&mut self.s_maxage),
+            "stale-while-revalidate" => least(&mut self.while_revalidate),
+            "stale-if-error" => least(&mut self.if_error),
+            "must-revalidate" | "proxy-revalidate" => self.is_never_stale = true,
+            "no-store" | "no-cache" | "private" => self.is_never_fresh = true,
+            _ => {}
+        }
+    }
+}
+
+/// A number of seconds; what is none counts as zero.
+fn seconds(text: &str) -> Duration {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // More digits than fit are a very long time.
+    let seconds = if is_number { text.parse().unwrap_or(u64::MAX) } else { 0 };
+    Duration::from_secs(seconds).min(WEEK)
+}
+
+/// How long the value was on its way through other caches.
+fn age(headers: &HeaderMap) -> Duration {
+    let text = headers.get(AGE).and_then(|value| value.to_str().ok());
+    text.map_or(Duration::ZERO, |text| seconds(text.trim()))
+}
+
+/// From `Date` to `Expires`; zero if that cannot be read.
+fn until_expiry(headers: &HeaderMap) -> Option<Duration> {
+    let expires = headers.get(EXPIRES)?;
+    let time =
+        |value: &hyper::header::HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
+    let until = || time(expires)?.duration_since(time(headers.get(DATE)?)?).ok();
+    Some(until().unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::{HeaderName, HeaderValue};
+
+    fn told(lines: &[(HeaderName, &'static str)]) -> (Lifetime, Stale) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        of(&headers)
+    }
+
+    const fn s(seconds: u64) -> Lifetime {
+        Lifetime::For(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn the_lifetime_is_the_first_of_those_that_count_less_the_age() {
+        for (lines, lifetime) in [
+            (&[][..], Lifetime::Default),
+            (&[(CACHE_CONTROL, "public, max-age=60")], s(60)),
+            (&[(CACHE_CONTROL, "Max-Age=\"60\"")], s(60)),
+            (&[(CACHE_CONTROL, "max-age=60"), (AGE, "20")], s(40)),
+            (&[(CACHE_CONTROL, "max-age=60"), (AGE, "80")], s(0)),
+            (&[(CACHE_CONTROL, "max-age=60, s-maxage=7")], s(7)),
+            (&[(CACHE_CONTROL, "max-age=60"), (CACHE_CONTROL, "max-age=30")], s(30)),
+            (&[(CACHE_CONTROL, "max-age=soon")], s(0)),
+            (&[(CACHE_CONTROL, "max-age=99999999999999999999999")], s(604_800)),
+            (
+                &[
+                    (DATE, "Sun, 06 Nov 1994 08:49:37 GMT"),
+                    (EXPIRES, "Sun, 06 Nov 1994 08:50:37 GMT"),
+                ],
+                s(60),
+            ),
+            (&[(EXPIRES, "0")], s(0)),
+        ] {
+            assert_eq!(told(lines).0, lifetime, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_that_must_not_be_and_nothing_stale_served() {
+        for value in ["no-store", "no-cache", "private, max-age=60", "max-age=60, No-Store"] {
+            assert_eq!(told(&[(CACHE_CONTROL, value)]), (s(0), NEVER), "{value}");
+        }
+        for value in ["max-age=5, must-revalidate", "max-age=5, proxy-revalidate", "s-maxage=5"] {
+            assert_eq!(told(&[(CACHE_CONTROL, value)]), (s(5), NEVER), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_server_may_say_how_long_stale_answers_are_good() {
+        let value = "max-age=5, stale-while-revalidate=7, stale-if-error=9";
+        let (_, stale) = told(&[(CACHE_CONTROL, value)]);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(stale, Stale { while_revalidate: seconds(7), if_error: seconds(9) });
+    }
+}

@@ -1,0 +1,196 @@
+//! An HTTP server as the origin: a GET for each fetch, over connections that are kept.
+//!
+//! One request is on a connection at a time, so the guard's bound on requests is one on connections
+//! too. A value's room is held before its body is read: what the head says of its size, or else the
+//! largest value there may be.
+
+mod freshness;
+mod url;
+
+use super::guard::{Guard, Trouble};
+use super::store::checked;
+use super::{Fetch, Origin, Room};
+use crate::config::Config;
+use crate::error::{FetchFailure, StartError};
+use crate::mesh::{ContentType, Found};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, USER_AGENT};
+use hyper::{Request, Response, StatusCode};
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use shard_cache::hash::Etag;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::time::Duration;
+use url::Url;
+
+/// What we call ourselves.
+const NAME: &str = concat!("pelton/", env!("CARGO_PKG_VERSION"));
+
+/// How long a connection is kept that nothing is sent on: servers close theirs after 60 s and more.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// An answer without a value is read up to this many bytes, so that its connection can be kept.
+const REST_SIZE_MAX: usize = 64 << 10;
+
+/// An HTTP server.
+#[derive(Debug)]
+pub struct Upstream {
+    url: Url,
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    guard: Guard,
+    room: Room,
+    value_size_max: usize,
+}
+
+impl Upstream {
+    /// The server that a configuration tells of. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The URL is none, or there is no certificate to trust.
+    pub fn new(config: &Config, room: Room) -> Result<Self, StartError> {
+        let url = Url::parse(&config.upstream.url).map_err(|what| {
+            StartError::failed(
+                format!("upstream.url is {what}: {}", config.upstream.url),
+                "Write it as http://HOST:PORT/PATH/{key}, or with https.",
+            )
+        })?;
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(config.origin.timeout));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(config.origin.tls_ca.as_deref())?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(config.origin.requests_max as usize)
+            .build(connector);
+        let name = url.server().to_owned();
+        let guard = Guard::new(name, config.origin.requests_max, config.origin.queue_max);
+        let value_size_max = usize::try_from(config.cache.value_size_max).expect("below 4 GiB");
+        Ok(Self { url, client, guard, room, value_size_max })
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Found>, Trouble> {
+        let request = Request::get(self.url.of(key))
+            .header(USER_AGENT, NAME)
+            .header(ACCEPT_ENCODING, "identity")
+            .body(Empty::new())
+            .map_err(|_| Trouble::Useless(FetchFailure::Unavailable))?;
+        let response =
+            self.client.request(request).await.map_err(|error| {
+                if error.is_connect() { Trouble::Unsent } else { Trouble::Failed }
+            })?;
+        match response.status() {
+            StatusCode::OK => self.value(response).await.map(Some),
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                read_rest(response).await;
+                Ok(None)
+            }
+            status => {
+                read_rest(response).await;
+                let is_ill = status.is_server_error()
+                    || status == StatusCode::TOO_MANY_REQUESTS
+                    || status == StatusCode::REQUEST_TIMEOUT;
+                Err(match is_ill {
+                    true => Trouble::Failed,
+                    false => Trouble::Useless(FetchFailure::Unavailable),
+                })
+            }
+        }
+    }
+
+    /// The value of an answer that has one.
+    async fn value(&self, response: Response<Incoming>) -> Result<Found, Trouble> {
+        const USELESS: Trouble = Trouble::Useless(FetchFailure::Unavailable);
+        const TOO_LARGE: Trouble = Trouble::Useless(FetchFailure::TooLarge);
+        let (head, body) = response.into_parts();
+        let is_coded = head.headers.get(CONTENT_ENCODING).is_some_and(|name| name != "identity");
+        let content_type = content_type(&head.headers).filter(|_| !is_coded).ok_or(USELESS)?;
+        let size = body.size_hint().exact();
+        let size = size.map_or(Some(self.value_size_max), |size| usize::try_from(size).ok());
+        let size = size.filter(|size| *size <= self.value_size_max).ok_or(TOO_LARGE)?;
+        let held = self.room.hold(size).await;
+        let body = Limited::new(body, self.value_size_max).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() { TOO_LARGE } else { Trouble::Failed }
+        })?;
+        let value: Box<[u8]> = Vec::from(body.to_bytes()).into();
+        let etag = Etag::of(content_type.as_str(), &value);
+        let content_type = checked(content_type, &value);
+        let (lifetime, stale) = freshness::of(&head.headers);
+        Ok(Found { value, content_type, etag, lifetime, stale, held })
+    }
+}
+
+impl Origin for Upstream {
+    fn describe(&self) -> String {
+        format!("HTTP server {}", self.guard.name())
+    }
+
+    fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
+        Box::pin(self.guard.read(async || self.get(key).await))
+    }
+
+    /// At once: what a snapshot has brought back is served while the server is down.
+    fn ready(&self) -> Pin<Box<dyn Future<Output = bool> + '_>> {
+        Box::pin(async { true })
+    }
+}
+
+/// The type that the head names, or what a value is where it names none; `None` if it is no type
+/// that a reply of ours can have.
+fn content_type(headers: &HeaderMap) -> Option<ContentType> {
+    match headers.get(CONTENT_TYPE) {
+        Some(name) => ContentType::new(name.to_str().ok()?.trim_ascii()),
+        None => Some(ContentType::BYTES),
+    }
+}
+
+/// Reads what is left of a short answer, so that its connection serves the next request.
+async fn read_rest(response: Response<Incoming>) {
+    // A connection on which more is left is closed.
+    drop(Limited::new(response.into_body(), REST_SIZE_MAX).collect().await);
+}
+
+/// Whose certificates are trusted: those in the file, or the system's.
+fn tls(authorities: Option<&Path>) -> Result<ClientConfig, StartError> {
+    let builder = ClientConfig::builder();
+    let Some(path) = authorities else {
+        return match builder.clone().with_native_roots() {
+            Ok(builder) => Ok(builder.with_no_client_auth()),
+            // A host without certificates can still ask without TLS.
+            Err(error) => {
+                tracing::warn!("the system has no certificates to trust: {error}");
+                Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+            }
+        };
+    };
+    let cannot = |error: String| {
+        StartError::failed(
+            format!("origin.tls_ca cannot be used: {}: {error}.", path.display()),
+            "Name a file with certificates in PEM, or leave it off for those of the system.",
+        )
+    };
+    let mut roots = RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(path);
+    for certificate in certificates.map_err(|error| cannot(error.to_string()))? {
+        let certificate = certificate.map_err(|error| cannot(error.to_string()))?;
+        roots.add(certificate).map_err(|error| cannot(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(cannot("it has no certificate".to_owned()));
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
