@@ -75,6 +75,8 @@ pub enum Ages {
 pub struct Model {
     /// What was shown somewhere is known everywhere.
     pub is_strict: bool,
+    /// Which shard each key belongs to, where somebody asks.
+    pub owners: Vec<u16>,
     seed: u64,
     value_size_max: usize,
     large_share: u64,
@@ -113,9 +115,16 @@ impl Model {
         large_share: u64,
         ages: Ages,
     ) -> Self {
-        let (keys, writes) = (Vec::new(), Writes::default());
-        let is_strict = false;
-        let mut model = Self { is_strict, seed, value_size_max, large_share, ages, keys, writes };
+        let mut model = Self {
+            is_strict: false,
+            owners: Vec::new(),
+            seed,
+            value_size_max,
+            large_share,
+            ages,
+            keys: Vec::new(),
+            writes: Writes::default(),
+        };
         for key in 0..keys_count {
             let bytes = model.draw_key(key).into_boxed_slice();
             let mut target = b"/lookup/".to_vec();
@@ -157,6 +166,7 @@ impl Model {
             0 => bytes.extend(b" /?%#\xff\x00\r\n"),
             1 if key.is_multiple_of(4) => bytes.resize(512, b'x'),
             2 => bytes.extend("-\u{fc}ber".bytes()),
+            3 => bytes.extend(" \"\\/\n\u{7}\u{1f600}".bytes()),
             _ => {}
         }
         bytes
@@ -220,6 +230,12 @@ impl Model {
     pub fn content_type(&self, key: KeyNumber, edition: Edition) -> &'static str {
         let draw = self.draw(key, 2) % 3 + (self.base(key, edition) >> 60) % 2;
         CONTENT_TYPES[usize::try_from(draw % 3).expect("it is below 3")]
+    }
+
+    /// Whether a value is JSON: a number of many digits.
+    #[must_use]
+    pub fn is_json(&self, key: KeyNumber, edition: Edition) -> bool {
+        self.bytes(key, edition).are_digits && self.value_size(key, edition) > 0
     }
 
     /// The newest version of the key.
@@ -323,10 +339,10 @@ impl Model {
     #[must_use]
     pub fn value(&self, key: KeyNumber, edition: Edition) -> Box<[u8]> {
         let size = self.value_size(key, edition);
-        let base = self.base(key, edition);
+        let all = self.bytes(key, edition);
         let mut value = vec![0; size.next_multiple_of(8)];
         for (index, bytes) in value.as_chunks_mut().0.iter_mut().enumerate() {
-            *bytes = word(base, index).to_le_bytes();
+            *bytes = all.word(index);
         }
         value.truncate(size);
         value.into_boxed_slice()
@@ -335,21 +351,27 @@ impl Model {
     /// Whether `bytes` lie at `offset` of this value of the key.
     #[must_use]
     pub fn agrees(&self, key: KeyNumber, edition: Edition, offset: usize, bytes: &[u8]) -> bool {
-        let base = self.base(key, edition);
+        let all = self.bytes(key, edition);
         let skip = offset % 8;
         let (first, rest) = bytes.split_at(bytes.len().min((8 - skip) % 8));
         let (words, last) = rest.as_chunks();
         let mut index = offset.div_ceil(8);
-        if !word(base, offset / 8).to_le_bytes()[skip..].starts_with(first) {
+        if !all.word(offset / 8)[skip..].starts_with(first) {
             return false;
         }
         for bytes in words {
-            if word(base, index) != u64::from_le_bytes(*bytes) {
+            if all.word(index) != *bytes {
                 return false;
             }
             index += 1;
         }
-        word(base, index).to_le_bytes().starts_with(last)
+        all.word(index).starts_with(last)
+    }
+
+    fn bytes(&self, key: KeyNumber, edition: Edition) -> Bytes {
+        let base = self.base(key, edition);
+        let are_digits = self.content_type(key, edition) == CONTENT_TYPES[0] && base & 1 << 59 != 0;
+        Bytes { base, are_digits }
     }
 
     fn base(&self, key: KeyNumber, edition: Edition) -> u64 {
@@ -399,9 +421,21 @@ impl Model {
 /// What values may be.
 const CONTENT_TYPES: [&str; 3] = ["application/json", "text/plain; charset=utf-8", "image/png"];
 
-/// Eight bytes of a value.
-const fn word(base: u64, index: usize) -> u64 {
-    mix(base.wrapping_add(index as u64))
+/// The bytes of a value, however many it has.
+#[derive(Clone, Copy, Debug)]
+struct Bytes {
+    base: u64,
+    /// All are digits from 1 to 8.
+    are_digits: bool,
+}
+
+impl Bytes {
+    /// Eight of them.
+    const fn word(self, index: usize) -> [u8; 8] {
+        let word = mix(self.base.wrapping_add(index as u64));
+        let digits = (word & 0x0707_0707_0707_0707) + 0x3131_3131_3131_3131;
+        if self.are_digits { digits.to_le_bytes() } else { word.to_le_bytes() }
+    }
 }
 
 /// RFC 3986 2.3: escaped or not, it is the same.

@@ -25,6 +25,8 @@ pub struct Census {
     pub parcels_at_home: usize,
     /// Uploads at home.
     pub uploads_at_home: usize,
+    /// A connection waits for an upload.
+    pub is_upload_wanted: bool,
     /// Pins on the cache's segments.
     pub pins: u64,
     /// Connection submissions in flight, accepts included.
@@ -46,6 +48,7 @@ impl<R: Ring> Shard<R> {
             waiters_used,
             parcels_at_home: self.parcels.at_home(),
             uploads_at_home: self.writes.at_home(),
+            is_upload_wanted: self.writes.is_wanted(),
             pins: self.cache.statistics().pins,
             submissions_in_flight: self.submissions_in_flight,
         }

@@ -3,6 +3,7 @@
 //! All of them check every byte they read. An honest client also insists on being served: it
 //! counts a connection that ends while replies are owed, and the world asks the server why.
 
+use super::batch::Batches;
 use super::host::Host;
 use super::marks::Mark;
 use super::net::{Read, SocketId};
@@ -76,7 +77,11 @@ pub enum Ending {
     /// As the client wanted, or as the server announced.
     Agreed,
     /// The server ended it while replies were owed.
-    CutOff,
+    CutOff {
+        /// It may have refused a request that its client goes on writing behind. Then it waits a
+        /// while for the refusal to be read, and not longer.
+        is_refused: bool,
+    },
 }
 
 /// One client.
@@ -135,6 +140,7 @@ struct ClientOptions {
     keys_count: u32,
     /// It writes, per mille of its requests.
     writes: u32,
+    batches: Batches,
     /// How long it waits to be asked for a body.
     hold_ns: u64,
     /// Bytes that may be on their way to the server, and to the client.
@@ -156,6 +162,13 @@ impl Client {
         // Large values through small windows take more acts than a run has.
         let window_min = options.limits.value_size_max as usize / 200;
         let window = |prng: &mut Prng| prng.pick(&[100, 4096, 65_536, 1 << 20]).max(window_min);
+        let keys_drawn_count = if prng.coin() { hot } else { keys_count };
+        let batches = Batches {
+            share: options.batches,
+            keys_count: keys_drawn_count,
+            limits: options.settings.http.batch,
+            bytes_max: options.settings.batch_bytes_max as usize,
+        };
         let mut drawn = ClientOptions {
             windows: [window(&mut prng), window(&mut prng)],
             pipeline_max: prng.pick(&[1, 4, options.pipeline_max, options.pipeline_max]),
@@ -164,8 +177,9 @@ impl Client {
             reads_max: READS_MAX,
             dribbles_left: DRIBBLES_MAX,
             think_ns_max: prng.pick(&[1_000, 50_000, 1_000_000, 100_000_000]),
-            keys_count: if prng.coin() { hot } else { keys_count },
+            keys_count: keys_drawn_count,
             writes: options.writes,
+            batches,
             hold_ns: prng.pick(&[10_000, 10_000_000, 1_000_000_000]),
         };
         if manner == Manner::Slow {
@@ -203,12 +217,17 @@ impl Client {
     #[must_use]
     pub fn examiner(number: u32, prng: Prng, options: &Options, now: Instant) -> Self {
         let mut client = Self::new(number, prng, Manner::Honest, options, now);
-        // Refreshes may take up all of a few flights.
-        let excuses =
-            if options.limits.flights_max < 8 { Excuses::Overload } else { Excuses::None };
-        client.reader.excuses = excuses;
-        // With few small buffers, a single request may be more input than the shard may hold.
         let limits = &options.limits;
+        // Refreshes may take up all of a few flights, and so may the keys of a batch.
+        let keys_max = u32::from(options.settings.http.batch.keys_max);
+        let is_few = limits.flights_max < 7 + keys_max;
+        client.reader.excuses = if is_few { Excuses::Overload } else { Excuses::None };
+        // Its values are held until they are written: they must not take up the cache.
+        let held_max = u64::from(keys_max) * u64::from(limits.value_size_max);
+        if held_max > (limits.cache_size - limits.replicas_size) / 4 {
+            client.options.batches.share = 0;
+        }
+        // With few small buffers, a single request may be more input than the shard may hold.
         client.insists = limits.input_held_max * limits.input_buffer_size >= 2 * 4096;
         client.options.read_max = 65_536;
         client.options.write_max = client.options.write_max.max(100);
@@ -357,12 +376,14 @@ impl Client {
 
     fn end(&mut self, host: &mut Host, socket: SocketId, what: &'static str) {
         let agreed = self.reader.is_closed() || self.reader.is_idle();
-        let ending = if agreed { Ending::Agreed } else { Ending::CutOff };
+        let is_refused = self.reader.may_be_refused();
+        let ending = if agreed { Ending::Agreed } else { Ending::CutOff { is_refused } };
         self.note(host, what, [self.reader.owed.len() as u64, u64::from(agreed)]);
         assert!(agreed || !self.insists, "client {}: cut off without a reason", self.number);
         let left = self.requests_left > 0 && self.outbox.is_empty();
         host.marks.hit_if(agreed && left && !self.reader.is_closed(), Mark::ClosedWhenIdle);
         host.marks.hit_if(!agreed && self.reader.is_within(), Mark::CutOffWithinReply);
+        host.marks.hit_if(!agreed && self.reader.is_within_items(), Mark::BatchCut);
         self.ending = Some(ending);
         host.net.close_client(socket);
     }
@@ -435,7 +456,8 @@ impl Client {
             let (mut owed, body_at) = if broken {
                 (request::compose_broken(&mut self.outbox, &mut self.prng, host.now()), None)
             } else {
-                let wish = Wish { key, last, writes: self.options.writes };
+                let ClientOptions { writes, batches, .. } = self.options;
+                let wish = Wish { key, last, writes, batches };
                 request::compose(&mut self.outbox, model, &mut self.prng, wish, host.now())
             };
             let place = |at: usize| self.written_before + at as u64;

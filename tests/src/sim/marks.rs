@@ -35,7 +35,16 @@ marks! {
     AcceptAborted, "The peer of an accept was gone before it was accepted.";
     AcceptEndedByItself, "An accept shot ended without a failure.";
     AcceptNoDescriptors, "An accept found no free descriptor.";
+    BatchBehindWrite, "An item showed a key that its connection had written before its batch.";
+    BatchContinued, "A client was told to send the body of a batch.";
+    BatchCut, "The server ended a connection in the middle of the items of a batch.";
     BatchFull, "A turn had more completions than its batch had room for.";
+    BatchItemTooLarge, "An item was refused because of the values before it.";
+    BatchOfShards, "The items of a batch were those of more than one shard.";
+    BatchRefused, "A batch was refused as a whole.";
+    BatchTooManyKeys, "A batch was refused because of how many keys it had.";
+    BatchValueInPieces, "The value of an item came in more than one chunk.";
+    BatchWithoutChunks, "The items of a batch came until the connection ended.";
     BodySentUnasked, "A client that waited to be told to send its body sent it without that.";
     CancelAfterTarget, "A cancellation completed after its target had completed for the last time.";
     CancelBeforeTarget, "A cancellation completed while its target had still to complete.";
@@ -76,6 +85,7 @@ marks! {
     StalledForLong, "A shard was stalled in the middle of a turn for more than a second.";
     StalledInTurn, "A shard was stalled in the middle of a turn while others went on.";
     TurnEmpty, "A turn returned before its deadline without completions.";
+    UploadAwaited, "A request with a body waited for another to be answered.";
     WallBackwards, "The wall clock stepped back.";
     WallForwards, "The wall clock stepped forwards.";
     WriteContinued, "A client was told to send the body of a write.";

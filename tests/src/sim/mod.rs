@@ -10,10 +10,12 @@
 //! that the seed has chosen; a calm, in which everything must come to rest; an exam, in which the
 //! server has no excuses; and a drain. The oracles of `oracle` watch all of it.
 
+pub mod batch;
 pub mod client;
 pub(crate) mod cluster;
 pub mod faults;
 pub mod host;
+mod items;
 pub mod keeper;
 pub mod marks;
 pub mod net;

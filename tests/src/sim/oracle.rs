@@ -4,10 +4,9 @@ use super::World;
 use super::client::Client;
 use super::cluster::Place;
 use super::ring::SimRing;
-use pelton::mesh::Owners;
+use super::world::Cast;
 use pelton::metrics::{Counters, TABLE};
 use pelton::shard::Shard;
-use shard_cache::hash::KeyHasher;
 
 /// After each turn of a shard: nothing is lost and nothing is counted twice.
 ///
@@ -80,8 +79,9 @@ pub(super) fn check_rest(world: &World) {
         counters.closed_slots_full,
         counters.closed_draining,
     ];
-    let reasons: u64 = reasons.iter().sum();
-    let cut_offs = world.cast.borrow().cut_offs;
+    let Cast { cut_offs, cut_offs_refused, .. } = *world.cast.borrow();
+    let refused = counters.closed_refused.min(cut_offs_refused);
+    let reasons = reasons.iter().sum::<u64>() + refused;
     assert!(
         cut_offs <= reasons,
         "{cut_offs} clients were cut off, and {reasons} connections closed for a reason"
@@ -95,13 +95,9 @@ pub(super) fn check_rest(world: &World) {
 /// At rest: the owner of a key knows of each copy of its value, or has asked for it to be dropped
 /// and has no answer yet.
 fn check_copies(world: &World) {
-    let settings = &world.options.settings;
-    let hasher = KeyHasher::new(settings.hash_key);
-    let owners = Owners::new(settings.owner_hash, world.options.shards_count);
     let model = &world.cast.borrow().model;
-    for number in 0..model.keys_count() {
+    for (number, owner) in (0..).zip(model.owners.iter().copied()) {
         let key = model.key(number);
-        let owner = owners.of(hasher.hash(key), key);
         for (holder, place) in (0..).zip(&world.places) {
             let has_copy = holder != owner && place.shard.borrow_mut().has_copy(key);
             let is_known = || {

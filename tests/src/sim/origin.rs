@@ -12,7 +12,7 @@ use super::marks::Mark;
 use super::origin_writes::{Due, OriginWrites};
 use super::swarm::Options;
 use super::trace::Who;
-use crate::model::{Content, KeyNumber, Model, Version};
+use crate::model::{Content, Edition, KeyNumber, Model, Version};
 use crate::prng::Prng;
 use pelton::error::FetchFailure;
 use pelton::mesh::{
@@ -405,7 +405,8 @@ impl Origin {
             Content::Value(edition) => {
                 note(host, "lands (key, version)");
                 host.marks.hit_if(fetch.version < model.newest(key), Mark::OldNewsLanded);
-                self.found(host, model.content_type(key, edition), model.value(key, edition))
+                let content_type = content_type(model, key, edition);
+                self.found(host, content_type, model.value(key, edition))
             }
         }
     }
@@ -427,10 +428,10 @@ impl Origin {
         host.trace.note(host.now(), Who::Origin, "lands too much (key)", [key.into(), 0]);
         host.marks.hit(Mark::OversizedLanded);
         let value = vec![b'!'; self.value_size_max + excess];
-        self.found(host, "application/json", value.into_boxed_slice())
+        self.found(host, ContentType::JSON, value.into_boxed_slice())
     }
 
-    fn found(&mut self, host: &mut Host, content_type: &str, value: Box<[u8]>) -> Outcome {
+    fn found(&mut self, host: &mut Host, content_type: ContentType, value: Box<[u8]>) -> Outcome {
         let short_lived = self.prng.chance(self.faults.short_lived);
         host.marks.hit_if(short_lived, Mark::ShortLivedLanded);
         let lifetime = if short_lived {
@@ -440,8 +441,8 @@ impl Origin {
         };
         self.values_out += 1;
         Outcome::Found(Found {
-            etag: Etag::of(content_type, &value),
-            content_type: ContentType::new(content_type).expect("the model's are short"),
+            etag: Etag::of(content_type.as_str(), &value),
+            content_type,
             lifetime,
             stale: Stale::default(),
             held: Held::default(),
@@ -466,6 +467,13 @@ impl Port {
             host.net.signal(self.eventfd);
         }
     }
+}
+
+/// The content type of a value, which says whether somebody has found JSON in it.
+fn content_type(model: &Model, key: KeyNumber, edition: Edition) -> ContentType {
+    let name = model.content_type(key, edition);
+    let content_type = ContentType::new(name).expect("the model's are short");
+    if model.is_json(key, edition) { content_type.checked_json() } else { content_type }
 }
 
 /// Whether a purge names a key.

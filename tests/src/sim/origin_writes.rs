@@ -8,7 +8,7 @@ use super::faults::OriginFaults;
 use super::host::Host;
 use super::marks::Mark;
 use super::trace::Who;
-use crate::model::{Cause, Content, Fate, KeyNumber, Model, Version, WriteId};
+use crate::model::{self, Cause, Content, Fate, KeyNumber, Model, Version, WriteId};
 use crate::prng::Prng;
 use pelton::error::FetchFailure;
 use pelton::mesh::{Change, Lifetime, Stored, Upload, Written};
@@ -198,7 +198,7 @@ impl OriginWrites {
 fn execute(host: &mut Host, model: &mut Model, write: &Writing, lifetime: Lifetime) -> Written {
     let Writing { id, key, plan, ref upload, .. } = *write;
     let current = model.tag(key, model.content(key));
-    let (_, _, condition) = model.written(id);
+    let (_, change, condition) = model.written(id);
     assert_eq!(
         upload.precondition.holds(current.map(Etag::from_bits)),
         condition.holds(current),
@@ -228,6 +228,9 @@ fn execute(host: &mut Host, model: &mut Model, write: &Writing, lifetime: Lifeti
         (Fate::Stored { is_new, .. }, Change::Put { content_type, lifetime: said, stale }) => {
             let etag = Etag::of(content_type.as_str(), upload.body());
             let lifetime = if said == Lifetime::Default { lifetime } else { said };
+            let is_json =
+                matches!(change, model::Change::Put(edition) if model.is_json(key, edition));
+            let content_type = if is_json { content_type.checked_json() } else { content_type };
             Written::Stored(Stored { content_type, etag, is_new, lifetime, stale })
         }
         (Fate::Deleted(_), Change::Delete) => Written::Deleted,

@@ -4,6 +4,8 @@
 //! a wrong byte is found when it is read, not when its reply is complete. What a reply tells of a
 //! key is known from when all of it was read: nobody who asks later may be told something older.
 
+use super::batch;
+use super::items::{Items, Shown, Terms};
 use super::marks::{Mark, Marks};
 use super::reply;
 use super::request::{self, Ask, Body, Excuses, Expected, Interim, Owed, Told};
@@ -46,6 +48,8 @@ struct Reply {
     /// Bytes of the body read so far.
     offset: usize,
     size: usize,
+    /// How much of it was read, where it is the items of a batch.
+    items: Option<Items>,
 }
 
 impl Reader {
@@ -65,6 +69,19 @@ impl Reader {
     #[must_use]
     pub const fn is_within(&self) -> bool {
         self.reply.is_some() || !self.unparsed.is_empty()
+    }
+
+    /// Part of the items of a batch was read, but not all.
+    #[must_use]
+    pub fn is_within_items(&self) -> bool {
+        self.reply.as_ref().is_some_and(|reply| reply.items.is_some())
+    }
+
+    /// A request that is owed its reply may be the last that the server reads.
+    #[must_use]
+    pub fn may_be_refused(&self) -> bool {
+        let may_be = |owed: &Owed| matches!(&owed.ask, Ask::Batch(batch) if batch.may_be_last());
+        self.owed.iter().any(may_be)
     }
 
     /// Whether the request of this number, from 0, is to wait before it sends its body: the server
@@ -105,8 +122,12 @@ impl Reader {
                     None => return Ok(at),
                 }
             }
-            if self.reply.is_some() {
-                at += self.take_body(&bytes[at..], common)?;
+            match &self.reply {
+                Some(Reply { items: Some(_), .. }) => {
+                    at += self.take_items(&bytes[at..], common)?
+                }
+                Some(_) => at += self.take_body(&bytes[at..], common)?,
+                None => {}
             }
         }
         Ok(at)
@@ -127,15 +148,60 @@ impl Reader {
         let Some((head, size)) = reply::parse(bytes)? else { return Ok(None) };
         if head.status == 100 && owed.interim == Interim::Asked {
             owed.interim = Interim::Given;
-            common.marks.hit(Mark::WriteContinued);
+            let is_batch = matches!(owed.ask, Ask::Batch(_));
+            common.marks.hit(if is_batch { Mark::BatchContinued } else { Mark::WriteContinued });
             return Ok(Some(size));
         }
         let expected = request::check(owed, &head, common.model, self.excuses)
             .map_err(|error| format!("{error}\n{owed:?}\n{head:?}"))?;
         let has_none = expected.body == Body::None;
         let body_size = if has_none { 0 } else { head.content_length.unwrap_or(0) };
-        self.reply = Some(Reply { expected, close: head.close, offset: 0, size: body_size });
+        let has_items = expected.body == Body::Items;
+        let items = if let (Ask::Batch(batch), true) = (&owed.ask, has_items) {
+            Some(Items::new(batch))
+        } else {
+            None
+        };
+        let close = head.close;
+        self.reply = Some(Reply { expected, close, offset: 0, size: body_size, items });
         Ok(Some(size))
+    }
+
+    /// Takes what there is of the items, up to the end of one; returns how much that is.
+    fn take_items(&mut self, bytes: &[u8], common: &mut Common<'_>) -> Result<usize, String> {
+        let reply = self.reply.as_mut().expect("a head was read");
+        let items = reply.items.as_mut().expect("they are read as such");
+        let owed = self.owed.front().expect("each reply was asked for");
+        let Ask::Batch(batch) = &owed.ask else { unreachable!("nothing else has items") };
+        let terms = Terms { owed, batch, model: common.model, excuses: self.excuses };
+        let (size, shown) =
+            items.take(bytes, terms, common.marks).map_err(|error| format!("{error}\n{owed:?}"))?;
+        match shown {
+            None => {}
+            Some(Shown::Item(index, versions)) => {
+                let (key, floor) = (batch.items[index].key, batch.items[index].floor);
+                if !versions.is_empty() {
+                    self.learn(key, None, &versions, common)?;
+                    common.marks.hit_if(floor > 0, Mark::BatchBehindWrite);
+                }
+            }
+            Some(Shown::End) => {
+                self.end_reply(common);
+            }
+        }
+        Ok(size)
+    }
+
+    /// A reply is complete: what was expected, and of what request.
+    fn end_reply(&mut self, common: &mut Common<'_>) -> (Expected, Owed) {
+        let Reply { expected, close, .. } = self.reply.take().expect("it is complete");
+        let owed = self.owed.pop_front().expect("each reply was asked for");
+        self.replies_count += 1;
+        self.closed = close;
+        if let Ask::Batch(batch) = &owed.ask {
+            batch::note(batch, common.model, common.marks);
+        }
+        (expected, owed)
     }
 
     /// Takes what there is of the body; returns how much that is.
@@ -147,10 +213,7 @@ impl Reader {
         if reply.offset < reply.size {
             return Ok(size);
         }
-        let Reply { expected, close, .. } = self.reply.take().expect("it is complete");
-        let owed = self.owed.pop_front().expect("each reply was asked for");
-        self.replies_count += 1;
-        self.closed = close;
+        let (expected, owed) = self.end_reply(common);
         match expected.told {
             Told::Nothing => {}
             Told::Versions { key, tag, versions } => {
@@ -210,8 +273,8 @@ impl Reader {
         let Some(version) = fate.version() else { return Ok(()) };
         model.forget_before(key, version, *now);
         // The server reads on only when it has written.
-        for owed in self.owed.iter_mut().filter(|owed| owed.key() == Some(key)) {
-            owed.floor = owed.floor.max(version);
+        for owed in &mut self.owed {
+            owed.raise_floor(key, version);
         }
         Ok(())
     }
@@ -243,7 +306,7 @@ fn check_body(reply: &mut Reply, bytes: &[u8], model: &Model) -> Result<(), Stri
             });
             !versions.is_empty()
         }
-        (Body::Value, Told::Nothing | Told::Write { .. }) => false,
+        (Body::Value, Told::Nothing | Told::Write { .. }) | (Body::Items, _) => false,
         (Body::Text(text), _) => text.as_bytes()[offset..].starts_with(bytes),
         (Body::Error, _) => {
             let start = br#"{"error":""#;

@@ -2,7 +2,8 @@
 //!
 //! It takes what a client has read and gives one head at a time. Where the RFC lets a server
 //! choose, it knows what Pelton promises: a `Date` on every reply, a `Content-Length` on every
-//! reply that may have a body and does not come in chunks, no header twice, no other codings.
+//! reply that may have a body and comes neither in chunks nor, of a batch, until the connection
+//! ends, no header twice, no other codings.
 
 use crate::model::Tag;
 use std::fmt::Write as _;
@@ -34,6 +35,8 @@ pub struct Head<'a> {
     pub retry_after: Option<u64>,
     /// Methods, on 405.
     pub allow: Option<&'a str>,
+    /// `Cache-Control: no-store`.
+    pub no_store: bool,
     /// There is a `Date`.
     pub date: bool,
     /// There is a `WWW-Authenticate`.
@@ -152,6 +155,8 @@ fn field<'a>(head: &mut Head<'a>, name: &str, value: &'a str) -> Result<(), &'st
         head.retry_after = Some(number(value)?);
     } else if is("allow") {
         head.allow = Some(value);
+    } else if is("cache-control") {
+        head.no_store = value == "no-store";
     } else if is("www-authenticate") {
         head.challenge = true;
     } else if is("date") {
@@ -187,6 +192,7 @@ const fn finish(head: &Head<'_>) -> Result<(), &'static str> {
         304 if head.content_length.is_some() => return Err("a Content-Length on 304"),
         304 if head.etag.is_none() => return Err("304 without its ETag"),
         204 | 304 => {}
+        200 if head.no_store && head.close => {}
         _ if head.content_length.is_none() && !head.is_chunked => return Err("no Content-Length"),
         401 if !head.challenge => return Err("401 without WWW-Authenticate"),
         405 if head.allow.is_none() => return Err("405 without Allow"),

@@ -1,5 +1,6 @@
 //! Requests as clients write them, and what a correct reply to each looks like.
 
+use super::batch::{self, Batch, Batches};
 use super::reply::Head;
 use super::write::{self, Framing, write_body};
 use crate::model::{Content, Edition, Held, KeyNumber, Model, Tag, Version, WriteId};
@@ -8,12 +9,14 @@ use shard_cache::time::Instant;
 use std::fmt::Write as _;
 
 /// What a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// A key, if the client does not hold it already.
     Lookup { key: KeyNumber, held: Held },
     /// That a key is something else.
     Write { key: KeyNumber, id: WriteId },
+    /// Many keys.
+    Batch(Box<Batch>),
     /// `/healthz`.
     Health,
     /// A path that is not there.
@@ -37,7 +40,7 @@ pub enum Excuses {
 }
 
 /// A request that was written, or is about to be, and has no complete reply yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Owed {
     /// What it asks for.
     pub ask: Ask,
@@ -53,7 +56,8 @@ pub struct Owed {
     pub begin: u64,
     /// Where it ends.
     pub end: u64,
-    /// The oldest version that a write before it on the connection allows.
+    /// The oldest version that a write before it on the connection allows; a batch has one for each
+    /// item.
     pub floor: Version,
     /// Whether the server is to say 100 before the client sends the body.
     pub interim: Interim,
@@ -85,12 +89,19 @@ impl Owed {
         }
     }
 
-    /// The key that it reads or writes.
-    #[must_use]
-    pub const fn key(&self) -> Option<KeyNumber> {
-        match self.ask {
-            Ask::Lookup { key, .. } | Ask::Write { key, .. } => Some(key),
-            Ask::Health | Ask::Nowhere | Ask::Method { .. } | Ask::Broken => None,
+    /// A write before it made the key this version.
+    pub fn raise_floor(&mut self, key: KeyNumber, version: Version) {
+        match &mut self.ask {
+            Ask::Lookup { key: own, .. } | Ask::Write { key: own, .. } if *own == key => {
+                self.floor = self.floor.max(version);
+            }
+            Ask::Batch(batch) => {
+                for item in batch.items.iter_mut().filter(|item| item.key == key) {
+                    item.floor = item.floor.max(version);
+                }
+            }
+            Ask::Lookup { .. } | Ask::Write { .. } => {}
+            Ask::Health | Ask::Nowhere | Ask::Method { .. } | Ask::Broken => {}
         }
     }
 }
@@ -126,6 +137,8 @@ pub enum Body {
     Text(&'static str),
     /// A JSON object with one field, `error`.
     Error,
+    /// The items of a batch.
+    Items,
 }
 
 /// Malformed requests, and writes that are refused. After most of them the server cannot know where
@@ -175,6 +188,8 @@ pub struct Wish {
     pub last: bool,
     /// It writes, per mille.
     pub writes: u32,
+    /// How it asks for many keys at once.
+    pub batches: Batches,
 }
 
 /// Writes a request. Returns what it is owed, and where its body begins if the client waits to be
@@ -186,13 +201,20 @@ pub fn compose(
     wish: Wish,
     now: Instant,
 ) -> (Owed, Option<usize>) {
-    let Wish { key, last, writes } = wish;
+    let Wish { key, last, writes, batches } = wish;
     let old = last && prng.coin();
     if prng.chance(writes) {
         let (id, body_at) = write::compose(out, model, prng, key, Framing { old, last });
         let interim = if body_at.is_some() { Interim::Asked } else { Interim::Unasked };
         let owed = Owed { last, interim, ..Owed::new(Ask::Write { key, id }, now) };
         return (owed, body_at);
+    }
+    if prng.chance(batches.share) {
+        let framing = Framing { old, last };
+        let (batch, body_at) = batch::compose(out, model, prng, &batches, framing);
+        let interim = if body_at.is_some() { Interim::Asked } else { Interim::Unasked };
+        let ask = Ask::Batch(Box::new(batch));
+        return (Owed { last, interim, ..Owed::new(ask, now) }, body_at);
     }
     let head_only = prng.chance(120);
     let method: &[u8] = if head_only { b"HEAD " } else { b"GET " };
@@ -209,8 +231,10 @@ pub fn compose(
         }
         Ask::Health => out.extend([method, b"/healthz"].concat()),
         Ask::Nowhere => out.extend([method, b"/nowhere?x=1"].concat()),
-        Ask::Method { .. } => out.extend(b"PUT /healthz"),
-        Ask::Write { .. } | Ask::Broken => unreachable!("they are composed elsewhere"),
+        Ask::Method { .. } => out.extend(prng.pick(&[b"PUT /healthz", b"PUT /lookup?"])),
+        Ask::Write { .. } | Ask::Batch(_) | Ask::Broken => {
+            unreachable!("they are composed elsewhere")
+        }
     }
     out.extend(if old { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
     out.extend(b"Host: sim.example\r\n");
@@ -308,9 +332,9 @@ pub fn check(
         return Err("the last reply does not say Connection: close".to_owned());
     }
     let mut told = Told::Nothing;
-    let body = match (owed.ask, head.status) {
-        (Ask::Lookup { key, held }, status) => {
-            let allowed = allowed(owed, key, model);
+    let body = match (&owed.ask, head.status) {
+        (&Ask::Lookup { key, held }, status) => {
+            let allowed = allowed(key, owed.asked, owed.floor, model);
             let (body, of_key) = check_lookup(key, held, head, model, &allowed, excuses)
                 .ok_or_else(|| {
                     format!("{status} is no answer: {}", describe(model, key, &allowed))
@@ -318,10 +342,11 @@ pub fn check(
             told = of_key;
             body
         }
-        (Ask::Write { key, id }, _) => {
+        (&Ask::Write { key, id }, _) => {
             told = Told::Write { key, id };
             write::check(id, head, model, excuses)?
         }
+        (Ask::Batch(batch), _) => batch::check(batch, head)?,
         (Ask::Health, 200) => Body::Text(r#"{"ok":true}"#),
         (Ask::Nowhere, 404) => Body::Text(r#"{"error":"not_found"}"#),
         (Ask::Method { .. }, 405) => Body::Error,
@@ -333,14 +358,21 @@ pub fn check(
             Err(format!("the body should be {text}"))
         }
         _ if owed.head_only => Ok(Expected { body: Body::None, told }),
-        Body::None | Body::Value | Body::Text(_) | Body::Error => Ok(Expected { body, told }),
+        Body::None | Body::Value | Body::Text(_) | Body::Error | Body::Items => {
+            Ok(Expected { body, told })
+        }
     }
 }
 
-/// The versions that a reply may have, and what they are.
-fn allowed(owed: &Owed, key: KeyNumber, model: &Model) -> Vec<(Version, Content)> {
-    let versions = model.allowed(key, owed.asked);
-    let versions = (*versions.start()).max(owed.floor)..=*versions.end();
+/// The versions that a reply may have to who asked then, and what they are.
+pub(super) fn allowed(
+    key: KeyNumber,
+    asked: Instant,
+    floor: Version,
+    model: &Model,
+) -> Vec<(Version, Content)> {
+    let versions = model.allowed(key, asked);
+    let versions = (*versions.start()).max(floor)..=*versions.end();
     versions.map(|version| (version, model.at(key, version))).collect()
 }
 
@@ -353,17 +385,14 @@ fn check_lookup(
     allowed: &[(Version, Content)],
     excuses: Excuses,
 ) -> Option<(Body, Told)> {
-    let (may_fail, may_shed) = (excuses == Excuses::All, excuses != Excuses::None);
     let those = |is_it: &dyn Fn(Content) -> bool| -> Option<Vec<Version>> {
         let those = allowed.iter().filter(|(_, content)| is_it(*content));
         let versions: Vec<Version> = those.map(|(version, _)| *version).collect();
         (!versions.is_empty()).then_some(versions)
     };
-    let has = |content: Content| allowed.iter().any(|(_, other)| *other == content);
     let value = |is_it: &dyn Fn(Edition) -> bool| {
         those(&|content| matches!(content, Content::Value(edition) if is_it(edition)))
     };
-    let unavailable = Body::Text(r#"{"error":"origin_unavailable"}"#);
     match head.status {
         200 => {
             let (tag, size) = (head.etag?, head.content_length?);
@@ -381,14 +410,28 @@ fn check_lookup(
             let told = Told::Versions { key, tag: None, versions };
             held.has(tag).then_some((Body::None, told))
         }
-        404 => {
-            let versions = those(&|content| content == Content::Absent)?;
-            let told = Told::Versions { key, tag: None, versions };
-            Some((Body::Text(r#"{"error":"not_found"}"#), told))
+        status => {
+            let body = Body::Text(lack(status, allowed, excuses)?);
+            let absent = those(&|content| status == 404 && content == Content::Absent);
+            let told = absent.map(|versions| Told::Versions { key, tag: None, versions });
+            Some((body, told.unwrap_or(Told::Nothing)))
         }
-        502 | 504 if may_fail || has(Content::Failing) => Some((unavailable, Told::Nothing)),
-        502 if has(Content::TooLarge) => Some((unavailable, Told::Nothing)),
-        503 if may_shed => Some((Body::Text(r#"{"error":"overloaded_try_again"}"#), Told::Nothing)),
+    }
+}
+
+/// What is said instead of a value with this status; none if that is no answer.
+pub(super) fn lack(
+    status: u16,
+    allowed: &[(Version, Content)],
+    excuses: Excuses,
+) -> Option<&'static str> {
+    let (may_fail, may_shed) = (excuses == Excuses::All, excuses != Excuses::None);
+    let has = |content: Content| allowed.iter().any(|(_, other)| *other == content);
+    match status {
+        404 if has(Content::Absent) => Some(r#"{"error":"not_found"}"#),
+        502 | 504 if may_fail || has(Content::Failing) => Some(r#"{"error":"origin_unavailable"}"#),
+        502 if has(Content::TooLarge) => Some(r#"{"error":"origin_unavailable"}"#),
+        503 if may_shed => Some(r#"{"error":"overloaded_try_again"}"#),
         _ => None,
     }
 }

@@ -17,9 +17,7 @@ const NEVER_WALKED: [(Mark, &str); 1] = [(
 )];
 
 /// Counters that stay at zero, and why.
-const NEVER_COUNTED: [(&str, &str); 13] = [
-    ("batches", "simulated clients send none yet"),
-    ("batch_keys", "simulated clients send no batches yet"),
+const NEVER_COUNTED: [(&str, &str); 11] = [
     ("closed_socket_error", "the simulated kernel has no unknown errors"),
     ("completions_stale", "a slot's life ends after its last completion"),
     ("ring_submissions_delayed", "the simulated queue has room"),

@@ -6,7 +6,7 @@ use super::write::TOKEN;
 use crate::model::Ages;
 use crate::prng::Prng;
 use pelton::http::{BatchLimits, HeadPolicy, HttpLimits, WriteLimits};
-use pelton::limits::{Limits, REPLY_HEAD_SIZE_MAX, SNAPSHOT_PAGE_SIZE_MIN};
+use pelton::limits::{self, Limits, REPLY_HEAD_SIZE_MAX, SNAPSHOT_PAGE_SIZE_MIN};
 use pelton::mesh::OwnerHash;
 use pelton::shard::{Settings, Timeouts};
 use pelton::token::Token;
@@ -52,6 +52,8 @@ pub struct Options {
     pub ages: Ages,
     /// Clients write, per mille of their requests.
     pub writes: u32,
+    /// Clients ask for many keys at once, per mille of their requests.
+    pub batches: u32,
     /// A value is replaced, per mille and tick.
     pub value_replaced: u32,
     /// A purge begins, per mille and tick.
@@ -105,6 +107,7 @@ impl Options {
             large_share: if prng.chance(80) { 14 } else { prng.pick(&[0, 0, 1]) },
             ages: if prng.coin() { Ages::Never } else { Ages::Within(within) },
             writes: some(prng, 600, 500),
+            batches: some(prng, 600, 300),
             value_replaced: some(prng, on, 50),
             purged: some(prng, on, 20),
             storm_factor: if tight == ROOMY && on == CALM { 4 } else { 1 },
@@ -167,6 +170,7 @@ fn draw_settings(prng: &mut Prng, value_size_max: u32) -> Settings {
     let token = Token::new(TOKEN).expect("it is long enough");
     let ms = |prng: &mut Prng| Duration::from_millis(prng.pick(&[50, 500, 5_000, 30_000]));
     let ttl = |prng: &mut Prng| prng.pick(&[0, 5, 100, 2_000]);
+    let keys_max = prng.pick(&[1, 4, 30]);
     let mut settings = Settings {
         http: HttpLimits {
             head_size_max: HEAD_SIZE_MAX,
@@ -174,7 +178,10 @@ fn draw_settings(prng: &mut Prng, value_size_max: u32) -> Settings {
             target_size_max: 2048,
             key_size_max: 512,
             body_size_max: value_size_max,
-            batch: BatchLimits { keys_max: 4, body_size_max: 64 },
+            batch: BatchLimits {
+                keys_max,
+                body_size_max: limits::batch_body_size(keys_max.into()).min(value_size_max),
+            },
             writes: Some(WriteLimits { token, value_size_max }),
         },
         heads: HeadPolicy {
@@ -186,7 +193,7 @@ fn draw_settings(prng: &mut Prng, value_size_max: u32) -> Settings {
         },
         shard_header: false,
         timeouts: Timeouts { header: ms(prng), body: ms(prng), idle: ms(prng), write: ms(prng) },
-        batch_bytes_max: 1 << 20,
+        batch_bytes_max: prng.pick(&[100, 5_000, 1 << 20]),
         balance: prng.coin(),
         ttl_ms: ttl(prng),
         negative_ttl_ms: ttl(prng),

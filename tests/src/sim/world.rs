@@ -15,9 +15,10 @@ use super::swarm::Options;
 use super::trace::Who;
 use crate::model::{Ages, Model};
 use crate::prng::Prng;
-use pelton::mesh::{Control, Lifetime};
+use pelton::mesh::{Control, Lifetime, Owners};
 use pelton::metrics::Counters;
 use pelton::shard::Flow;
+use shard_cache::hash::KeyHasher;
 use shard_cache::time::Instant;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -81,6 +82,8 @@ pub(super) struct Cast {
     pub(super) clients: Vec<Client>,
     clients_begun: u32,
     pub(super) cut_offs: u64,
+    /// Those of them that a refusal may be the reason of.
+    pub(super) cut_offs_refused: u64,
     replies_count: u64,
     /// Those who may act now; kept for its memory.
     plans: Vec<Actor>,
@@ -117,6 +120,7 @@ impl World {
         let (keys, share) = (options.keys_count, options.large_share);
         let mut model = Model::new(prng.word(), keys, size_max, share, options.ages);
         model.is_strict = options.writes == 0 && !options.snapshots;
+        model.owners = owners(&model, &options);
         let cast = Cast {
             prng,
             origin,
@@ -125,6 +129,7 @@ impl World {
             clients: Vec::new(),
             clients_begun: 0,
             cut_offs: 0,
+            cut_offs_refused: 0,
             replies_count: 0,
             plans: Vec::new(),
         };
@@ -361,7 +366,17 @@ impl World {
         place.stopped.set(flow == Flow::Stopped);
         shard.ring().keep_asleep();
         oracle::check_turn(shard);
+        let is_awaited = shard.census().is_upload_wanted;
+        self.host.borrow_mut().marks.hit_if(is_awaited, Mark::UploadAwaited);
     }
+}
+
+/// Which shard each key belongs to.
+fn owners(model: &Model, options: &Options) -> Vec<u16> {
+    let hasher = KeyHasher::new(options.settings.hash_key);
+    let owners = Owners::new(options.settings.owner_hash, options.shards_count);
+    let keys = (0..model.keys_count()).map(|key| model.key(key));
+    keys.map(|key| owners.of(hasher.hash(key), key)).collect()
 }
 
 impl Others for World {
@@ -397,6 +412,9 @@ impl Cast {
         let Some(ending) = self.clients[index].ending() else { return };
         let client = self.clients.swap_remove(index);
         self.replies_count += u64::from(client.replies_count());
-        self.cut_offs += u64::from(ending == Ending::CutOff);
+        if let Ending::CutOff { is_refused } = ending {
+            self.cut_offs += 1;
+            self.cut_offs_refused += u64::from(is_refused);
+        }
     }
 }
