@@ -3,7 +3,8 @@
 //! Closed: all pass. It opens when half of at least 20 requests of the last two seconds have
 //! failed, or ten in a row. Open: none pass, for half a second, then for a second. Half open: one
 //! request may pass, then five, then twenty, each step when those before have been answered; a
-//! failure opens it again. So a server that heals is used again within two seconds.
+//! failure opens it again. So a server that heals is tried again within a second, or when a trial
+//! that hangs has been given up.
 //!
 //! Invariant: a request that was admitted in an earlier life of the breaker moves it no more.
 
@@ -49,18 +50,6 @@ pub enum BreakerState {
     HalfOpen,
     /// It is not.
     Open,
-}
-
-impl BreakerState {
-    /// Its name in the metrics and in logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::HalfOpen => "half_open",
-            Self::Open => "open",
-        }
-    }
 }
 
 /// A request that was admitted: in which life of the breaker.
