@@ -7,7 +7,7 @@ use super::items;
 use super::marks::{Mark, Marks};
 use super::reply::Head;
 use super::request::Body;
-use super::write::{Framing, write_body};
+use super::write::{Framing, end_head};
 use crate::model::{KeyNumber, Model, Version};
 use crate::prng::Prng;
 use pelton::http::BatchLimits;
@@ -94,19 +94,7 @@ pub(super) fn compose(
     if last && !old {
         out.extend(b"Connection: close\r\n");
     }
-    let waits = !old && prng.chance(100);
-    if waits {
-        out.extend(b"Expect: 100-continue\r\n");
-    }
-    let is_chunked = !old && prng.coin();
-    out.extend(if is_chunked {
-        b"Transfer-Encoding: chunked\r\n\r\n".to_vec()
-    } else {
-        format!("Content-Length: {}\r\n\r\n", body.len()).into_bytes()
-    });
-    let body_at = out.len();
-    write_body(out, prng, &body, is_chunked);
-    (batch, (waits && out.len() > body_at).then_some(body_at))
+    (batch, end_head(out, prng, old, 100, &body))
 }
 
 /// What a batch asks for, its body, and whether it is refused.

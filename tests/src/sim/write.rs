@@ -52,20 +52,32 @@ pub(super) fn compose(
     if prng.chance(100) {
         out.extend(b"Cache-Control: max-age=0\r\n");
     }
-    let waits = !framing.old && prng.chance(200);
+    let body = model.value(key, edition);
+    (id, end_head(out, prng, framing.old, 200, &body))
+}
+
+/// Writes the end of a head, which says how the body is framed, and the body. Returns where that
+/// begins if the client waits to be told to send it, as it does `waits` per mille of the time.
+pub(super) fn end_head(
+    out: &mut Vec<u8>,
+    prng: &mut Prng,
+    old: bool,
+    waits: u32,
+    body: &[u8],
+) -> Option<usize> {
+    let waits = !old && prng.chance(waits);
     if waits {
         out.extend(b"Expect: 100-continue\r\n");
     }
-    let body = model.value(key, edition);
-    let is_chunked = !framing.old && prng.coin();
+    let is_chunked = !old && prng.coin();
     out.extend(if is_chunked {
         b"Transfer-Encoding: chunked\r\n\r\n".to_vec()
     } else {
         format!("Content-Length: {}\r\n\r\n", body.len()).into_bytes()
     });
     let body_at = out.len();
-    write_body(out, prng, &body, is_chunked);
-    (id, (waits && out.len() > body_at).then_some(body_at))
+    write_body(out, prng, body, is_chunked);
+    (waits && out.len() > body_at).then_some(body_at)
 }
 
 /// Writes a body, in any chunks or as it is.
