@@ -130,7 +130,7 @@ parameters! {
     /// What is kept in memory, and for how long.
     cache: Cache {
         memory: Memory, Memory, r#""auto""#, "Memory of the cache, all shards together. `auto`: 25% of the smaller of available memory and the cgroup's limit.";
-        ttl: Duration, Duration(1, WEEK), r#""60s""#, "How long a value is fresh where its origin says nothing.";
+        ttl: Duration, Duration(1, WEEK), r#""60s""#, "How long a value is fresh where its origin says nothing, from when the origin was asked.";
         stale_while_revalidate: Duration, Duration(0, WEEK), r#""30s""#, "How long a value is served after its freshness while it is fetched again.";
         stale_if_error: Duration, Duration(0, WEEK), r#""10m""#, "How long a value is served after its freshness while its origin fails.";
         negative_ttl: Duration, Duration(1, WEEK), r#""2s""#, "How long the absence of a key is remembered.";

@@ -20,6 +20,7 @@ use crate::limits::{FLIGHT_SIZE_MAX, WAITER_SIZE_MAX};
 use crate::mesh::{FlightId, Key, Parcel, ReplyRef};
 use shard_cache::Pin;
 use shard_cache::hash::KeyHash;
+use shard_cache::time::Instant;
 use std::collections::VecDeque;
 
 /// Who waits for a flight.
@@ -55,6 +56,8 @@ struct Flight {
     last: u32,
     /// Its key was purged while it was fetched: what lands is for those who wait already.
     is_void: bool,
+    /// When the origin was asked: what lands may be as old as that.
+    ordered: Instant,
     /// What must be settled before what lands is shown to anybody.
     asked: Asked,
     landed: Option<Landed>,
@@ -105,6 +108,7 @@ impl Flights {
             first: NONE,
             last: NONE,
             is_void: false,
+            ordered: Instant::ZERO,
             asked: Asked::NOTHING,
             landed: None,
         };
@@ -187,9 +191,17 @@ impl Flights {
         (flight.hash, &flight.key)
     }
 
-    /// Other shards were asked to drop their copies of the flight's key.
-    pub(super) fn note_asked(&mut self, id: FlightId, asked: Asked) {
-        self.flights[id.slot as usize].asked = asked;
+    /// The origin is asked for the flight's key, and other shards were asked to drop their copies
+    /// of it.
+    pub(super) fn note_order(&mut self, id: FlightId, now: Instant, asked: Asked) {
+        let flight = &mut self.flights[id.slot as usize];
+        flight.ordered = now;
+        flight.asked = asked;
+    }
+
+    /// When the origin was asked for the flight's key.
+    pub(super) fn ordered(&self, id: FlightId) -> Instant {
+        self.flights[id.slot as usize].ordered
     }
 
     /// What must be settled before what lands is shown to anybody.

@@ -256,7 +256,8 @@ impl<R: Ring> Shard<R> {
             return Ok(pin);
         }
         let Found { etag, content_type, lifetime, stale, .. } = *found;
-        let value = self.new_value(etag, content_type, lifetime, stale, &found.value);
+        let mut value = self.new_value(etag, content_type, lifetime, stale, &found.value);
+        value.fresh_for = self.left_of(value.fresh_for, flight);
         let (hash, key) = self.flights.key(flight);
         if self.flights.is_void(flight) {
             return self.cache.store_aside(key.as_bytes(), &value, self.now);
@@ -312,11 +313,26 @@ impl<R: Ring> Shard<R> {
         self.cache.windows_index(windows).unwrap_or(super::WINDOWS_VALUE)
     }
 
+    /// What is left of the lifetime of what a fetch has brought. It began when the origin was
+    /// asked, since the origin may have read the value right then (RFC 9111 section 4.2.3 counts
+    /// the delay of a response to its age for the same reason). So what is called fresh is never
+    /// older than its lifetime, however long the answer took, or waited for copies to be dropped.
+    fn left_of(&self, fresh_for: FreshFor, flight: FlightId) -> FreshFor {
+        match fresh_for {
+            FreshFor::Ever => FreshFor::Ever,
+            FreshFor::Ms(ms) => {
+                let waited_ms = self.now.ms() - self.flights.ordered(flight).ms();
+                let waited_ms = u32::try_from(waited_ms).unwrap_or(u32::MAX);
+                FreshFor::Ms(ms.saturating_sub(waited_ms))
+            }
+        }
+    }
+
     fn store_absent(&mut self, flight: FlightId) -> Landed {
         let value = NewValue {
             etag: Etag::from_bits(0),
             kind: Kind { content_type: 0, windows: super::WINDOWS_NEGATIVE },
-            fresh_for: FreshFor::Ms(self.settings.negative_ttl_ms),
+            fresh_for: self.left_of(FreshFor::Ms(self.settings.negative_ttl_ms), flight),
             negative: true,
             bytes: &[],
         };
@@ -390,7 +406,7 @@ impl<R: Ring> Shard<R> {
         let (hash, key) = self.flights.key(id);
         let key = key.clone();
         let asked = self.invalidate(hash);
-        self.flights.note_asked(id, asked);
+        self.flights.note_order(id, self.now, asked);
         self.link.order(Order::Fetch { flight: id, key });
     }
 

@@ -83,10 +83,9 @@ impl Options {
         let ttl = u64::from(settings.ttl_ms.max(settings.negative_ttl_ms));
         let windows = settings.windows;
         let stale = u64::from(windows.while_revalidate_ms.max(windows.if_error_ms));
-        // A fetch is slow, and the shard that it lands at is stalled, or the one that reads.
         let faults = Faults::draw(prng, on);
         let within = Duration::from_millis(ttl + stale)
-            + Duration::from_nanos(FETCH_NS_MAX + 2 * faults.stall_ns_max);
+            + Duration::from_nanos(FETCH_NS_MAX + STALLS_MET * faults.stall_ns_max);
         let few = prng.chance(tight);
         let mut options = Self {
             shards_count,
@@ -144,7 +143,7 @@ impl Options {
         self.purged = prng.pick(&[0, 5]);
         self.snapshots = false;
         let is_written = self.writes > 0;
-        let age = Duration::from_nanos(2 * STALLS_NS_MAX[3]) + Duration::from_secs(6);
+        let age = Duration::from_nanos(STALLS_MET * STALLS_NS_MAX[3]) + Duration::from_secs(6);
         self.ages = if is_written { Ages::Never } else { Ages::Within(age) };
         self.value_replaced = if is_written { 0 } else { 50 };
     }
@@ -292,6 +291,10 @@ const CALM: u32 = 50;
 
 /// Bytes for copies: the least that a cache of small values lives in.
 const REPLICAS_SIZE: u64 = 3 << 20;
+
+/// Stalls that one fetch may meet: when it is ordered, where it lands, at each who has copies or
+/// reads what came of it, and again.
+const STALLS_MET: u64 = 6;
 
 /// The longest key, bytes.
 const KEY_SIZE_MAX: u32 = 512;
