@@ -87,6 +87,10 @@ pub enum Kind {
     PathOrOff,
     /// A text with something in it.
     Text,
+    /// A text with something in it, or `off`.
+    TextOrOff,
+    /// So many texts, each with something in it.
+    Texts(usize, usize),
     /// One or more places to listen on.
     Addresses,
     /// One socket address, or `off`.
@@ -113,6 +117,8 @@ pub(crate) enum Value {
     Path(PathBuf),
     PathOrOff(Option<PathBuf>),
     Text(String),
+    TextOrOff(Option<String>),
+    Texts(Vec<String>),
     Addresses(Vec<Address>),
     AddressOrOff(Option<SocketAddr>),
     Cpus(Option<Vec<u16>>),
@@ -130,7 +136,7 @@ impl Kind {
             Form::Flag(_) => Err(wrong(raw, "a flag does not belong here".into())),
             Form::Integer(number) => self.read_integer(*number).map_err(|what| wrong(raw, what)),
             Form::List(items) if matches!(self, Self::Addresses) => read_addresses(raw, items),
-            Form::List(_) => Err(wrong(raw, "a list does not belong here".into())),
+            Form::List(items) => self.read_texts(raw, items),
             Form::Foreign(name) => Err(wrong(raw, format!("{name} does not belong here"))),
         }
     }
@@ -161,7 +167,10 @@ impl Kind {
             Self::PathOrOff if text == "off" => Ok(Value::PathOrOff(None)),
             Self::PathOrOff => Ok(Value::PathOrOff(Some(text.into()))),
             Self::Path => Ok(Value::Path(text.into())),
-            Self::Text if text.is_empty() => Err(no("a text")),
+            Self::Text | Self::TextOrOff | Self::Texts(..) if text.is_empty() => Err(no("a text")),
+            Self::TextOrOff if text == "off" => Ok(Value::TextOrOff(None)),
+            Self::TextOrOff => Ok(Value::TextOrOff(Some(text.into()))),
+            Self::Texts(..) => Ok(Value::Texts(vec![text.into()])),
             Self::Text => Ok(Value::Text(text.into())),
             Self::Addresses => text.parse().map(|address| Value::Addresses(vec![address])),
             Self::AddressOrOff if text == "off" => Ok(Value::AddressOrOff(None)),
@@ -182,6 +191,24 @@ impl Kind {
                 .map(|key| Value::HashKey(Some(key)))
                 .ok_or_else(|| "this is not a hash key".into()),
         }
+    }
+
+    /// Checks a list of texts; `raw` is the whole list.
+    fn read_texts(self, raw: &Raw, items: &[Raw]) -> Result<Value, Wrong> {
+        let Self::Texts(min, max) = self else {
+            return Err(wrong(raw, "a list does not belong here".into()));
+        };
+        if !(min..=max).contains(&items.len()) {
+            return Err(wrong(raw, format!("there are {}, not {min} to {max}", items.len())));
+        }
+        let text = |item: &Raw| {
+            let Form::Text(text) = &item.form else { return None };
+            Some(text.clone()).filter(|text| !text.is_empty())
+        };
+        let texts = items.iter().map(|item| {
+            text(item).ok_or_else(|| wrong(item, "this is not a text in quotes".into()))
+        });
+        texts.collect::<Result<_, _>>().map(Value::Texts)
     }
 
     /// Checks what was written as a bare number.
@@ -230,6 +257,8 @@ impl Kind {
             Self::Path => "a path".into(),
             Self::PathOrOff => "a path, or \"off\"".into(),
             Self::Text => "a text".into(),
+            Self::TextOrOff => "a text, or \"off\"".into(),
+            Self::Texts(_, max) => format!("a text, or a list of up to {max}"),
             Self::Addresses => {
                 "a list, such as [\"0.0.0.0:8080\", \"[::]:8080\", \"unix:/run/pelton.sock\"]"
                     .into()
@@ -266,6 +295,8 @@ impl Value {
             Self::PathOrOff(None) => json!("off"),
             Self::PathOrOff(Some(path)) => json!(path.to_string_lossy()),
             Self::Text(text) => json!(text),
+            Self::TextOrOff(text) => json!(text.as_deref().unwrap_or("off")),
+            Self::Texts(texts) => json!(texts),
             Self::Addresses(addresses) => {
                 json!(addresses.iter().map(Address::to_string).collect::<Vec<_>>())
             }
@@ -417,6 +448,24 @@ mod tests {
         assert_eq!(list(&[]).unwrap_err().what, "the list is empty");
         assert!(list(&["localhost:80"]).is_err());
         assert_eq!(text(Kind::AddressOrOff, "off"), Ok(Value::AddressOrOff(None)));
+    }
+
+    #[test]
+    fn texts_are_one_or_a_bounded_list() {
+        let list = |items: &[Form]| {
+            let item = |form: &Form| Raw { span: 7..9, form: form.clone() };
+            let form = Form::List(items.iter().map(item).collect());
+            Kind::Texts(1, 2).read(&Raw { span: 0..0, form }).map_err(|wrong| wrong.what)
+        };
+        let a = Form::Text("a".into());
+        assert_eq!(text(Kind::Texts(1, 2), "a"), Ok(Value::Texts(vec!["a".into()])));
+        assert_eq!(list(&[a.clone(), a.clone()]), Ok(Value::Texts(vec!["a".into(), "a".into()])));
+        assert_eq!(list(&[]).unwrap_err(), "there are 0, not 1 to 2");
+        assert_eq!(list(&[a.clone(), a.clone(), a]).unwrap_err(), "there are 3, not 1 to 2");
+        assert!(list(&[Form::Integer(Some(1))]).is_err());
+        assert!(text(Kind::Texts(1, 2), "").is_err() && text(Kind::TextOrOff, "").is_err());
+        assert_eq!(text(Kind::TextOrOff, "off"), Ok(Value::TextOrOff(None)));
+        assert_eq!(text(Kind::TextOrOff, "a"), Ok(Value::TextOrOff(Some("a".into()))));
     }
 
     #[test]
