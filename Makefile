@@ -40,9 +40,10 @@ test: ## Run all tests; installs the Debian packages they need where it may.
 loom: host ## Try every order in which threads can meet at their queues. PREEMPTIONS= tries more.
 	@$(if $(PREEMPTIONS),LOOM_MAX_PREEMPTIONS=$(PREEMPTIONS)) cargo test -p pelton-models
 
-# Programs that others wrote, before the server and at it.
+# Programs that others wrote, before the server, behind it and at it.
 test-peers: ## Test with real proxies and clients, and install them: NGINX, HAProxy, curl, wrk, ...
-	@.ci/host --install nginx=nginx-light haproxy curl wrk h2load=nghttp2-client node=nodejs npm python3
+	@.ci/host --install nginx=nginx-light haproxy curl wrk h2load=nghttp2-client node=nodejs npm python3 \
+		redis-server openssl
 	cargo build --workspace
 	cargo test -p pelton-tests --test peers -- --ignored --test-threads 2
 

@@ -132,6 +132,7 @@ counters! {
     flights_failed, Counter, "pelton_origin_failures", "", "Fetches that failed.";
     fetches_void, Counter, "pelton_origin_fetches_void", "", "Fetches whose key was purged meanwhile: what they bring is not kept.";
     purges, Counter, "pelton_shard_purges", "", "Purges put in force; each is counted by every shard.";
+    forgotten, Counter, "pelton_forgotten", "", "Keys dropped since their origin says that they have changed.";
     cache_entries, Gauge, "pelton_cache_entries", "", "Entries in memory.";
     cache_bytes, Gauge, "pelton_cache_bytes", "", "Bytes of entries in memory.";
     cache_capacity_bytes, Gauge, "pelton_cache_capacity_bytes", "", "Bytes of the arena that are ready for entries.";

@@ -140,7 +140,7 @@ parameters! {
     }
     /// The source of truth that is asked on a miss.
     origin: Origin {
-        kind: &'static str, Word(&["embedded", "http"]), r#""embedded""#, "Kind of the origin. `embedded`: a store in one file. `http`: an HTTP server, of which `upstream` tells.";
+        kind: &'static str, Word(&["embedded", "http", "redis"]), r#""embedded""#, "Kind of the origin. `embedded`: a store in one file. `http`: an HTTP server, of which `upstream` tells. `redis`: Redis, of which `redis` tells.";
         path: PathBuf, Path, r#""pelton-data/store.redb""#, "File of the embedded store.";
         timeout: Duration, Duration(1, HOUR), r#""2s""#, "Time for one fetch; a later answer is none (504).";
         cache: u64, Size(1 << 20, 1 << 40), r#""64MiB""#, "Memory of the embedded store's page cache.";
@@ -151,6 +151,16 @@ parameters! {
     /// An HTTP server as the origin.
     upstream: Upstream {
         url: String, Text, r#""http://127.0.0.1:3000/{key}""#, "URL of a key's value: `{key}` stands for the key, percent-encoded.";
+    }
+    /// Redis as the origin.
+    redis: Redis {
+        urls: Vec<String>, Texts(1, 64), r#"["redis://127.0.0.1:6379"]"#, "The server, as `redis://USER@HOST:PORT/DATABASE`, or `rediss` for TLS. With `replicas`, those behind the first are its replicas. With `cluster`, some that belong to it.";
+        cluster: bool, Flag, "false", "Whether the servers are a cluster.";
+        replicas: bool, Flag, "false", "Whether values are read from replicas. What they answer may be older than what the primary has.";
+        password_file: Option<PathBuf>, PathOrOff, r#""off""#, "File with the password, one line. `off`: there is none.";
+        key: String, Text, r#""{key}""#, "What a key is called in Redis: `{key}` stands for the key.";
+        content_type: String, Text, r#""application/octet-stream""#, "Content type of all values.";
+        tracking: bool, Flag, "true", "Whether Redis tells which keys change (`CLIENT TRACKING`, from Redis 6 on), so that they are dropped at once. Where not, they are kept as long as `cache.ttl` and their own time to live say.";
     }
     /// What of the cache is written to disk, so that a restart is warm.
     snapshot: Snapshot {

@@ -2,11 +2,11 @@
 //!
 //! A shard has `flights_max` flights. An order is outstanding only while its flight is, and each is
 //! answered by one landing; a landing's memory goes back as one more message. So the queue to the
-//! plane holds at most two messages a flight and the queue back one, beside a purge and the writes
-//! of all shards in either: a push always finds room.
+//! plane holds at most two messages a flight and the queue back one, beside a purge, the keys that
+//! are to be dropped and the writes of all shards in either: a push always finds room.
 
-use super::origin::{Landing, Order};
-use super::purge::{PURGES_MAX, PurgeOrder};
+use super::origin::{Key, Landing, Order};
+use super::purge::{FORGETS_MAX, PURGES_MAX, PurgeOrder};
 use super::sleep::Sleep;
 use super::upload::Upload;
 use crate::sys::eventfd::EventFd;
@@ -22,6 +22,8 @@ pub enum Delivery {
     Written(Box<Upload>),
     /// Purge this, and send it back.
     Purge(Box<PurgeOrder>),
+    /// A key of the shard's own has changed: drop it, and send it back.
+    Forget(Box<Key>),
 }
 
 /// The shard's end.
@@ -55,8 +57,9 @@ pub fn origin_link(
     plane: &Sleep,
     wake: &Arc<EventFd>,
 ) -> (OriginLink, OriginPort) {
-    let (orders_to, orders_from) = spsc::queue(2 * flights_max + uploads_count + PURGES_MAX);
-    let (to_shard, from_plane) = spsc::queue(flights_max + uploads_count + PURGES_MAX);
+    let changes_max = uploads_count + PURGES_MAX + FORGETS_MAX;
+    let (orders_to, orders_from) = spsc::queue(2 * flights_max + changes_max);
+    let (to_shard, from_plane) = spsc::queue(flights_max + changes_max);
     let link = OriginLink {
         orders: orders_to,
         deliveries: from_plane,
@@ -110,8 +113,8 @@ impl OriginPort {
         !self.orders.is_empty()
     }
 
-    /// Sends a landing, one for each fetch that was ordered, or a purge. Room is kept: see the head
-    /// of this file.
+    /// Sends a landing, one for each fetch that was ordered, or a change. Room is kept: see the
+    /// head of this file.
     pub fn deliver(&mut self, delivery: Delivery) {
         self.deliveries.push(delivery);
         self.pushed = true;

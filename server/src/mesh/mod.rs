@@ -37,7 +37,7 @@ pub use owner::{OwnerHash, Owners};
 pub use page::{NoRecord, PAGE_ALIGN, Page, Record, record_size};
 pub use parcel::{Answer, Grant, LentId, Parcel, ReplyRef, Value};
 pub use peers::{Message, Peers, peers};
-pub use purge::{Named, PURGES_MAX, PurgeOrder, PurgeRequest, Purged};
+pub use purge::{FORGETS_MAX, Named, PURGES_MAX, PurgeOrder, PurgeRequest, Purged};
 pub use sleep::Sleep;
 pub use storage::{
     Audit, Look, PageDone, PageJob, PageOutcome, StorageLink, StoragePort, storage_link,

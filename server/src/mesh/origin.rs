@@ -152,6 +152,8 @@ pub enum Order {
     Write(Box<Upload>),
     /// A purge is in force in this shard, or was refused.
     Purged(Box<PurgeOrder>),
+    /// A key is dropped, as it was asked to be.
+    Forgotten(Box<Key>),
 }
 
 /// From the origin plane to a shard: what became of a fetch.

@@ -10,6 +10,10 @@ use tokio::sync::oneshot;
 /// Purges under way at a time: the room that a shard's queues keep for them.
 pub const PURGES_MAX: usize = 1;
 
+/// Keys that a shard may have been told to drop at a time, since their origin has changed them: the
+/// room that its queues keep for them.
+pub const FORGETS_MAX: usize = 64;
+
 /// What is purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {

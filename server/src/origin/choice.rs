@@ -1,6 +1,6 @@
 //! Which origin a configuration asks for.
 
-use super::{Embedded, Origin, Room, Store, StoreOptions, Upstream};
+use super::{Embedded, Origin, Redis, Room, Store, StoreOptions, Upstream};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::limits::Limits;
@@ -16,9 +16,10 @@ pub fn open(config: &Config, limits: &Limits) -> Result<Box<dyn Origin>, StartEr
         "embedded" => embedded(config, limits, room),
         "http" if config.http.writes => Err(StartError::failed(
             "http.writes is true, but an origin of the kind \"http\" cannot be written.",
-            "Set http.writes to false, or origin.kind to \"embedded\".",
+            "Set http.writes to false, or origin.kind to one that can be written.",
         )),
         "http" => Ok(Box::new(Upstream::new(config, room)?)),
+        "redis" => Ok(Box::new(Redis::new(config, room)?)),
         other => unreachable!("the table of parameters lists kinds: {other}"),
     }
 }

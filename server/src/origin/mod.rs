@@ -7,8 +7,10 @@ mod embedded;
 mod guard;
 mod holder;
 pub mod import;
+mod news;
 mod plane;
 mod record;
+mod redis;
 mod room;
 mod store;
 mod upstream;
@@ -18,7 +20,9 @@ mod writes;
 pub use choice::open;
 pub use embedded::Embedded;
 pub use guard::{BreakerState, Guard, GuardCounts, Trouble};
+pub use news::{Changed, News, Teller, news};
 pub use plane::{Plane, PlaneLimits, Purges};
+pub use redis::Redis;
 pub use room::Room;
 pub use store::{Batch, Puts, Store, StoreFailure, StoreOptions};
 pub use upstream::Upstream;
@@ -73,6 +77,12 @@ pub trait Origin {
     /// An origin that cannot be written leaves this as it is: nothing is done.
     fn write(&self, _write: Write) -> Writing<'_> {
         Box::pin(async { Written::Failed(FetchFailure::Unavailable) })
+    }
+
+    /// Where it says unasked that keys have changed; `None` where it never does. What it says is
+    /// dropped, and nothing older is kept after that.
+    fn news(&self) -> Option<&News> {
+        None
     }
 
     /// What tells, on another thread, whether a value that a snapshot has is still what the origin

@@ -10,14 +10,15 @@
 #![expect(clippy::disallowed_types, reason = "one thread: the origin is shared by its fetches")]
 
 use super::writes::{Late, LateWrites, write};
-use super::{Origin, Room};
+use super::{Changed, News, Origin, Room};
 use crate::error::{FetchFailure, StartError};
 use crate::mesh::{
-    Delivery, FlightId, Found, Key, Landing, Named, Order, OriginPort, Outcome, PurgeOrder,
-    PurgeRequest, Purged, Sleep, Upload, Written,
+    Delivery, FORGETS_MAX, FlightId, Found, Key, Landing, Named, Order, OriginPort, Outcome,
+    Owners, PurgeOrder, PurgeRequest, Purged, Sleep, Upload, Written,
 };
 use crate::sys::eventfd::EventFd;
 use shard_cache::Force;
+use shard_cache::hash::KeyHasher;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -49,6 +50,10 @@ pub struct PlaneLimits {
     pub written: Room,
     /// Writes that the origin may have beyond the timeout.
     pub late_writes_max: usize,
+    /// Which shard owns a key, by its hash.
+    pub owners: Owners,
+    /// Hashes keys as the shards do.
+    pub hasher: KeyHasher,
 }
 
 /// The plane before it runs.
@@ -62,6 +67,10 @@ pub struct Plane {
     purges: Purges,
     purge: Option<Purging>,
     late: LateWrites,
+    /// Keys that their owners have been told to drop, and have not yet.
+    forgets: usize,
+    /// Anything may have changed at the origin: all that is cached is to become stale.
+    is_doubtful: bool,
 }
 
 /// Where purges come from.
@@ -81,7 +90,7 @@ impl fmt::Debug for Purges {
 /// The purge that is under way.
 struct Purging {
     order: PurgeOrder,
-    /// Who asked for it; nobody where a write was late.
+    /// Who asked for it; nobody where the origin did.
     answer: Option<oneshot::Sender<Purged>>,
     /// Shards that have not sent it back.
     waiting: usize,
@@ -99,8 +108,8 @@ enum Ended {
     Fetch(usize, Landing),
     /// A write for this shard, and what is left of it where it is late.
     Write(usize, Box<Upload>, Option<Late>),
-    /// A write of this key that was late.
-    Late(Box<Key>),
+    /// A write for this shard of this key that was late.
+    Late(usize, Box<Key>),
 }
 
 impl Plane {
@@ -126,7 +135,20 @@ impl Plane {
             )
         })?;
         let late = LateWrites::default();
-        Ok(Self { origin, ports, eventfd, sleep, limits, ready, purges, purge: None, late })
+        let (purge, forgets, is_doubtful) = (None, 0, false);
+        Ok(Self {
+            origin,
+            ports,
+            eventfd,
+            sleep,
+            limits,
+            ready,
+            purges,
+            purge,
+            late,
+            forgets,
+            is_doubtful,
+        })
     }
 
     /// Runs until `stop` turns true or its sender is gone. Fetches under way are then dropped, and
@@ -144,6 +166,9 @@ impl Plane {
                     _ = stop.wait_for(|stop| *stop) => break,
                     Some(request) = self.purges.requests.recv(), if self.purge.is_none() => {
                         self.purge(request);
+                    }
+                    changed = changed(&*self.origin), if self.forgets < FORGETS_MAX => {
+                        self.hear(changed);
                     }
                     () = ordered(&self.eventfd) => {}
                     Some(ended) = asked.join_next() => self.end(joined(ended), &mut asked),
@@ -169,6 +194,7 @@ impl Plane {
             self.end(joined(ended), asked);
             count += 1;
         }
+        self.hear_all();
         self.ports.iter_mut().for_each(OriginPort::flush);
         more_orders || count == ENDED_PASS_MAX
     }
@@ -210,6 +236,7 @@ impl Plane {
                 });
             }
             Order::Purged(order) => self.purged(order.outcome),
+            Order::Forgotten(_) => self.forgets -= 1,
         }
     }
 
@@ -245,18 +272,41 @@ impl Plane {
             // Whoever asked may have given up.
             answer.send(purge.order.outcome).ok();
         }
-        self.purge_late();
     }
 
-    /// Purges the next key whose write was late, unless a purge is under way: after that.
-    fn purge_late(&mut self) {
-        if self.purge.is_some() {
-            return;
+    /// Lets owners drop what has changed, as far as there is room for that.
+    fn hear_all(&mut self) {
+        while self.forgets < FORGETS_MAX {
+            if let Some((owner, key)) = self.late.next_ended() {
+                self.forget(owner, key);
+            } else if let Some(changed) = self.origin.news().and_then(News::try_next) {
+                self.hear(changed);
+            } else {
+                break;
+            }
         }
-        if let Some(key) = self.late.next_ended() {
-            let named = Named::Key(key);
-            self.begin_purge(PurgeOrder { named, force: Force::Hard, outcome: Purged::Done }, None);
+        if self.is_doubtful && self.purge.is_none() {
+            self.is_doubtful = false;
+            let (named, force) = (Named::Everything, Force::Soft);
+            self.begin_purge(PurgeOrder { named, force, outcome: Purged::Done }, None);
         }
+    }
+
+    /// The origin has said that something has changed.
+    fn hear(&mut self, changed: Changed) {
+        match changed {
+            Changed::Key(key) => {
+                let hash = self.limits.hasher.hash(key.as_bytes());
+                let owner = self.limits.owners.of(hash, key.as_bytes());
+                self.forget(usize::from(owner), key);
+            }
+            Changed::Anything => self.is_doubtful = true,
+        }
+    }
+
+    fn forget(&mut self, owner: usize, key: Box<Key>) {
+        self.forgets += 1;
+        self.ports[owner].deliver(Delivery::Forget(key));
     }
 
     /// The origin is heard of; a shard is told by the pass that follows.
@@ -269,16 +319,21 @@ impl Plane {
                     let key = Box::new(upload.key().clone());
                     asked.spawn_local(async move {
                         late.await;
-                        Ended::Late(key)
+                        Ended::Late(index, key)
                     });
                 }
                 self.ports[index].deliver(Delivery::Written(upload));
             }
-            Ended::Late(key) => {
-                self.late.end(*key);
-                self.purge_late();
-            }
+            Ended::Late(index, key) => self.late.end(index, key),
         }
+    }
+}
+
+/// Waits until the origin says that something has changed.
+async fn changed(origin: &dyn Origin) -> Changed {
+    match origin.news() {
+        Some(news) => news.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -336,10 +391,11 @@ async fn until_ready(origin: Rc<dyn Origin>, ready: Arc<AtomicBool>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Fetch, Write, Writing};
+    use super::super::{Fetch, Teller, Write, Writing, news};
     use super::*;
     use crate::mesh::{
-        Change, ContentType, Held, Lifetime, OriginLink, ReplyRef, Stale, Stored, origin_link,
+        Change, ContentType, Held, Lifetime, OriginLink, OwnerHash, ReplyRef, Stale, Stored,
+        origin_link,
     };
     use crate::sys::eventfd;
     use shard_cache::hash::{Etag, KeyHash};
@@ -349,10 +405,15 @@ mod tests {
     use tokio::sync::Notify;
 
     /// Answers by the key's first letter.
-    #[derive(Default)]
     struct Scripted {
         /// Lets writes of keys with an `h` end.
         released: Notify,
+        teller: Teller,
+        news: News,
+    }
+
+    fn ownership() -> (KeyHasher, Owners) {
+        (KeyHasher::new([1, 2]), Owners::new(OwnerHash::Keyed, 2))
     }
 
     impl Origin for Scripted {
@@ -380,6 +441,10 @@ mod tests {
                 assert_eq!(&*write.value, b"value");
                 STORED
             })
+        }
+
+        fn news(&self) -> Option<&News> {
+            Some(&self.news)
         }
 
         fn ready(&self) -> Pin<Box<dyn Future<Output = bool> + '_>> {
@@ -458,14 +523,17 @@ mod tests {
             upload.outcome
         }
 
-        /// Confirms a purge of `key` in both shards.
-        async fn confirm_purge(&mut self, key: &str) {
-            for shard in 0..2 {
-                let Delivery::Purge(order) = self.next(shard).await else { panic!("no purge") };
-                assert_eq!(order.named, Named::Key(Key::new(key.as_bytes()).expect("short")));
-                assert_eq!(order.force, Force::Hard);
-                self.send(shard, Order::Purged(order));
-            }
+        /// The key that a shard is told to drop.
+        async fn forgets(&mut self, shard: usize) -> Box<Key> {
+            let Delivery::Forget(key) = self.next(shard).await else { panic!("nothing to drop") };
+            key
+        }
+
+        /// A shard drops a key, as it is told to.
+        async fn forget(&mut self, shard: usize, key: &str) {
+            let told = self.forgets(shard).await;
+            assert_eq!(told.as_bytes(), key.as_bytes());
+            self.send(shard, Order::Forgotten(told));
         }
 
         fn has_mail(&mut self) -> bool {
@@ -491,8 +559,11 @@ mod tests {
                 value_size_max: 10,
                 written: Room::new(10),
                 late_writes_max: 1,
+                hasher: ownership().0,
+                owners: ownership().1,
             };
-            let origin = Rc::new(Scripted::default());
+            let (teller, news) = news();
+            let origin = Rc::new(Scripted { released: Notify::new(), teller, news });
             let (_nobody, requests) = mpsc::channel(1);
             let purges = Purges { requests, note: Box::new(|| Ok(())) };
             let ports = vec![one, two];
@@ -571,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_write_is_unknown_at_once_and_its_key_purged_once_it_is_done() {
+    fn a_late_write_is_unknown_at_once_and_its_key_dropped_once_it_is_done() {
         run(async |shards| {
             shards.write(0, "hang");
             assert_eq!(shards.written(0).await, Written::Unknown);
@@ -579,22 +650,71 @@ mod tests {
             assert_eq!(shards.written(1).await, Written::Failed(FetchFailure::NoRoom));
             assert!(!shards.has_mail(), "it is not done yet");
             shards.origin.released.notify_one();
-            shards.confirm_purge("hang").await;
+            shards.forget(0, "hang").await;
             shards.write(1, "quick");
             assert_eq!(shards.written(1).await, STORED);
         });
     }
 
     #[test]
-    fn keys_of_late_writes_are_purged_one_after_the_other() {
+    fn keys_of_late_writes_are_dropped_by_their_owners() {
         run(async |shards| {
             shards.write(0, "hang");
             shards.write(1, "hold");
             assert_eq!(shards.written(0).await, Written::Unknown);
             assert_eq!(shards.written(1).await, Written::Unknown);
             shards.origin.released.notify_waiters();
-            shards.confirm_purge("hang").await;
-            shards.confirm_purge("hold").await;
+            shards.forget(0, "hang").await;
+            shards.forget(1, "hold").await;
+        });
+    }
+
+    #[test]
+    fn what_has_changed_is_dropped_by_its_owner_and_no_more_at_a_time_than_there_is_room_for() {
+        run(async |shards| {
+            let count = FORGETS_MAX + 1;
+            for number in 0..count {
+                let key = Key::new(number.to_string().as_bytes()).expect("short");
+                shards.origin.teller.key(key);
+            }
+            let mut told = Vec::new();
+            while told.len() < FORGETS_MAX {
+                for shard in [0, 1] {
+                    while let Some(delivery) = shards.links[shard].next_delivery() {
+                        let Delivery::Forget(key) = delivery else { panic!("{delivery:?}") };
+                        told.push((shard, key));
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+            assert!(!shards.has_mail(), "there is no room for another");
+            let (shard, key) = told.pop().expect("many");
+            shards.send(shard, Order::Forgotten(key));
+            let (hasher, owners) = ownership();
+            let last = (count - 1).to_string();
+            let owner = owners.of(hasher.hash(last.as_bytes()), last.as_bytes());
+            assert_eq!(shards.forgets(usize::from(owner)).await.as_bytes(), last.as_bytes());
+            for (shard, key) in told {
+                let owner = owners.of(hasher.hash(key.as_bytes()), key.as_bytes());
+                assert_eq!(usize::from(owner), shard, "{key:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn where_anything_may_have_changed_all_becomes_stale() {
+        run(async |shards| {
+            shards.origin.teller.anything();
+            for shard in [0, 1] {
+                let Delivery::Purge(order) = shards.next(shard).await else { panic!("no purge") };
+                assert_eq!((&order.named, order.force), (&Named::Everything, Force::Soft));
+                shards.origin.teller.anything();
+                shards.send(shard, Order::Purged(order));
+            }
+            for shard in [0, 1] {
+                let Delivery::Purge(order) = shards.next(shard).await else { panic!("no purge") };
+                shards.send(shard, Order::Purged(order));
+            }
         });
     }
 

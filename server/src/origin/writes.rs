@@ -4,7 +4,8 @@
 //! Its client is told so, and the key's owner drops what it has. Whatever is cached until the write
 //! is done may be what was there before it: the owner has to drop the key once more then.
 //!
-//! Invariant: what waits for a late write or its purge is bounded; at the bound no write is begun.
+//! Invariant: what waits for a late write or is to be dropped after it is bounded; at the bound no
+//! write is begun.
 #![expect(clippy::disallowed_types, reason = "one thread: the origin is shared by its writes")]
 
 use super::{Origin, Room, Write};
@@ -54,12 +55,12 @@ pub(super) async fn write(
 pub(super) struct LateWrites {
     /// How many the origin still has.
     waiting: usize,
-    /// The keys of those that have ended since, to be purged.
-    ended: VecDeque<Key>,
+    /// The keys of those that have ended since, to be dropped, and the shards that own them.
+    ended: VecDeque<(usize, Box<Key>)>,
 }
 
 impl LateWrites {
-    /// How many keys may have to be purged.
+    /// How many keys may have to be dropped.
     pub(super) fn count(&self) -> usize {
         self.waiting + self.ended.len()
     }
@@ -70,13 +71,13 @@ impl LateWrites {
     }
 
     /// One has ended.
-    pub(super) fn end(&mut self, key: Key) {
+    pub(super) fn end(&mut self, owner: usize, key: Box<Key>) {
         self.waiting -= 1;
-        self.ended.push_back(key);
+        self.ended.push_back((owner, key));
     }
 
-    /// The next key to purge.
-    pub(super) fn next_ended(&mut self) -> Option<Key> {
+    /// The next key to drop, and its owner.
+    pub(super) fn next_ended(&mut self) -> Option<(usize, Box<Key>)> {
         self.ended.pop_front()
     }
 }

@@ -7,8 +7,8 @@ use crate::histograms::Histograms;
 use crate::hot::Window;
 use crate::limits::Limits;
 use crate::mesh::{
-    Control, Giver, Leases, Loads, OriginLink, OriginPort, Peers, Sleep, StorageLink, boxes,
-    leases, origin_link, peers, storage_link,
+    Control, Giver, Leases, Loads, OriginLink, OriginPort, Owners, Peers, Sleep, StorageLink,
+    boxes, leases, origin_link, peers, storage_link,
 };
 use crate::metrics::{Board, SnapshotBoard};
 use crate::ring::Fd;
@@ -20,6 +20,7 @@ use crate::sys::eventfd::EventFd;
 use crate::sys::memory::{self, Mapping, Populate};
 use crate::token::Token;
 use shard_cache::Layout;
+use shard_cache::hash::KeyHasher;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub(super) struct ShardParts {
 /// What the origin plane's thread is given.
 pub(super) struct PlaneParts {
     pub(super) ports: Vec<OriginPort>,
+    pub(super) hasher: KeyHasher,
+    pub(super) owners: Owners,
     pub(super) sleep: Sleep,
     pub(super) wake: EventFd,
     pub(super) sources: Vec<Source>,
@@ -67,16 +70,18 @@ impl Parts {
         let control = Control::new();
         let snapshots = SnapshotBoard::default();
         let plane_sleep = Sleep::new();
-        let plane_wake = EventFd::for_runtime().map_err(no_descriptors)?;
         let sleeps: Vec<Sleep> = (0..count).map(|_| Sleep::new()).collect();
+        let boards: Vec<_> = (0..count).map(|_| Arc::new(Board::new())).collect();
         let mut parts = Self {
             shards: Vec::with_capacity(count),
             plane: PlaneParts {
                 ports: Vec::with_capacity(count),
+                hasher: KeyHasher::new(settings.hash_key),
+                owners: Owners::new(settings.owner_hash, limits.shards),
                 sleep: plane_sleep.clone(),
-                wake: plane_wake,
+                wake: EventFd::for_runtime().map_err(no_descriptors)?,
                 sources: Vec::with_capacity(count),
-                boards: Vec::with_capacity(count),
+                boards: boards.clone(),
                 snapshots: Arc::clone(&snapshots),
                 control: control.clone(),
                 epoch,
@@ -95,23 +100,17 @@ impl Parts {
                 audit: None,
             },
             control: control.clone(),
-            boards: (0..count).map(|_| Arc::new(Board::new())).collect(),
+            boards,
             wakes: Vec::with_capacity(count),
         };
-        parts.plane.boards.clone_from(&parts.boards);
         let messages_max = limits.messages_per_peer_max as usize;
         let all_peers = peers(&sleeps, messages_max, limits.messages_kept() as usize);
         let loads = Loads::new(count);
         let all_leases = leases(limits.shards);
         for (((index, peers), sleep), leases) in (0..).zip(all_peers).zip(sleeps).zip(all_leases) {
             let wake = Arc::new(EventFd::for_ring().map_err(no_descriptors)?);
-            let (link, port) = origin_link(
-                limits.flights_max as usize,
-                limits.all_uploads_count(),
-                &sleep,
-                &plane_sleep,
-                &wake,
-            );
+            let (flights, uploads) = (limits.flights_max as usize, limits.all_uploads_count());
+            let (link, port) = origin_link(flights, uploads, &sleep, &plane_sleep, &wake);
             let (storage, storage_port) = storage_link(&sleep, &wake);
             parts.storage.ports.push(storage_port);
             let (givers, source) = sources();

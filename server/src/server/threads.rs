@@ -207,12 +207,25 @@ async fn start_plane(
     token: Option<Token>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(Plane, PlaneFacts), StartError> {
-    let PlaneParts { ports, sleep, wake, sources, boards, snapshots, control, epoch } = parts;
+    let PlaneParts {
+        ports,
+        hasher,
+        owners,
+        sleep,
+        wake,
+        sources,
+        boards,
+        snapshots,
+        control,
+        epoch,
+    } = parts;
     let plane_limits = PlaneLimits {
         timeout: config.origin.timeout,
         value_size_max: usize::try_from(config.cache.value_size_max).expect("below 4 GiB"),
         written: Room::new(limits.written_size_max),
         late_writes_max: limits.late_writes_max as usize,
+        owners,
+        hasher,
     };
     let (description, audit) = (origin.describe(), origin.audit());
     let ready = Arc::new(AtomicBool::new(false));

@@ -9,7 +9,7 @@
 use super::Shard;
 use super::directory::Asked;
 use crate::limits::Limits;
-use crate::mesh::{Order, PURGES_MAX, PurgeOrder, Upload};
+use crate::mesh::{FORGETS_MAX, Key, Order, PURGES_MAX, PurgeOrder, Upload};
 use crate::ring::Ring;
 use shard_cache::hash::KeyHash;
 use std::collections::VecDeque;
@@ -21,6 +21,8 @@ pub(super) enum Change {
     Write(Box<Upload>),
     /// A purge of a key of ours, or of many keys.
     Purge(Box<PurgeOrder>),
+    /// A change that others have made of a key of ours.
+    Forget(Box<Key>),
 }
 
 /// A change of a single key that is under way.
@@ -47,7 +49,7 @@ pub(super) struct Changes {
 impl Changes {
     /// No changes; allocates all it will ever need.
     pub(super) fn new(limits: &Limits) -> Self {
-        let count_max = limits.all_uploads_count() + PURGES_MAX;
+        let count_max = limits.all_uploads_count() + PURGES_MAX + FORGETS_MAX;
         Self {
             active: Vec::with_capacity(count_max),
             is_purging: false,
@@ -121,6 +123,7 @@ impl<R: Ring> Shard<R> {
             match self.changes.settling.pop_front() {
                 Some((_, Change::Write(upload))) => self.link.order(Order::Write(upload)),
                 Some((_, Change::Purge(order))) => self.put_in_force(order),
+                Some((_, Change::Forget(key))) => self.forget(key),
                 None => unreachable!("there is a first one"),
             }
         }

@@ -60,6 +60,7 @@ impl<R: Ring> Shard<R> {
                 }
                 Some(Delivery::Written(upload)) => self.land_write(upload),
                 Some(Delivery::Purge(order)) => self.purge(order),
+                Some(Delivery::Forget(key)) => self.hear_of(key),
                 None => break,
             }
         }

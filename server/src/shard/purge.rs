@@ -1,4 +1,5 @@
 //! Purges: what is named is hidden or made stale, and what is being fetched of it comes too late.
+//! So is a key of which the origin says that it has changed.
 
 use super::Shard;
 use super::changes::Change;
@@ -45,6 +46,21 @@ impl<R: Ring> Shard<R> {
             Some((hash, _)) => self.end_change(hash),
             None => self.end_change_of_many(),
         }
+    }
+
+    /// The origin says that a key of ours has changed.
+    pub(super) fn hear_of(&mut self, key: Box<Key>) {
+        let hash = self.hasher.hash(key.as_bytes());
+        self.change(hash, Change::Forget(key));
+    }
+
+    /// Drops a key that has changed, and says so.
+    pub(super) fn forget(&mut self, key: Box<Key>) {
+        self.purge_key(&key, Force::Hard);
+        self.counters.forgotten += 1;
+        let hash = self.hasher.hash(key.as_bytes());
+        self.link.order(Order::Forgotten(key));
+        self.end_change(hash);
     }
 
     fn purge_key(&mut self, key: &Key, force: Force) -> Purged {

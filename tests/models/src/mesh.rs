@@ -11,7 +11,7 @@ mod sleep;
 
 pub use boxes::{Giver, Taker, boxes};
 pub use link::{Delivery, OriginLink, OriginPort, origin_link};
-pub use origin::{Landing, Order};
+pub use origin::{Key, Landing, Order};
 pub use parcel::Parcel;
 pub use peers::{Message, Peers, peers};
 pub use purge::PurgeOrder;
@@ -41,11 +41,16 @@ mod origin {
     /// What became of it.
     #[derive(Debug)]
     pub struct Landing(pub u32);
+
+    /// Never made.
+    #[derive(Debug)]
+    pub struct Key;
 }
 
-/// No model purges, so that queues are as short as can be.
+/// No model purges or drops keys, so that queues are as short as can be.
 mod purge {
     pub(super) const PURGES_MAX: usize = 0;
+    pub(super) const FORGETS_MAX: usize = 0;
 
     /// Never made.
     #[derive(Debug)]

@@ -57,6 +57,7 @@ marks! {
     CompletionsHeldBack, "Completions were posted but shown only in a later turn.";
     CutOffWithinReply, "The server ended a connection in the middle of a reply.";
     DescriptorReusedAtOnce, "A connection took a descriptor whose close had not been seen yet.";
+    ForgottenInFlight, "The origin told of a change of a key while it was fetched.";
     LeftBeforeAnswer, "A client left that had sent a whole write and knew nothing of it.";
     LeftWithinBody, "A client left in the middle of the body of a write.";
     OldNewsLanded, "A fetch landed with a value that had been replaced while it was under way.";

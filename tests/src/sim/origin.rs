@@ -16,8 +16,8 @@ use crate::model::{Content, Edition, KeyNumber, Model, Version};
 use crate::prng::Prng;
 use pelton::error::FetchFailure;
 use pelton::mesh::{
-    ContentType, Delivery, FlightId, Found, Held, Key, Landing, Lifetime, Named, Order, OriginPort,
-    Outcome, PurgeOrder, Purged, Sleep, Stale, Written,
+    ContentType, Delivery, FORGETS_MAX, FlightId, Found, Held, Key, Landing, Lifetime, Named,
+    Order, OriginPort, Outcome, PurgeOrder, Purged, Sleep, Stale, Written,
 };
 use pelton::ring::Fd;
 use shard_cache::Force;
@@ -37,6 +37,8 @@ pub struct Port {
     pub eventfd: Fd,
     /// Answers to writes that the shard may not have taken yet.
     told: VecDeque<Told>,
+    /// Keys that it was told to drop, with their versions then.
+    forgets: VecDeque<(KeyNumber, Version)>,
     delivered: usize,
     /// Deliveries that find room when none is there.
     room: usize,
@@ -71,7 +73,7 @@ pub struct Origin {
     fetches: Vec<Fetch>,
     writes: OriginWrites,
     purging: Option<Purging>,
-    /// Keys that are to be purged for writes that were done late, with the versions of these.
+    /// Keys that are to be dropped for writes that were done late, with the versions of these.
     late: VecDeque<(KeyNumber, Version)>,
     /// Values landed that have not come back as spent.
     values_out: usize,
@@ -149,7 +151,7 @@ impl Origin {
     #[must_use]
     pub fn busy_count(&self) -> usize {
         let purges = self.late.len() + usize::from(self.purging.is_some());
-        self.fetches.len() + self.writes.count() + self.values_out + purges
+        self.fetches.len() + self.writes.count() + self.values_out + purges + self.forgets()
     }
 
     /// When it acts next, if nobody wakes it before.
@@ -205,6 +207,7 @@ impl Origin {
                         writes.begin(host, model, port, upload, faults, is_down);
                     }
                     Order::Purged(order) => self.purged(host, model, port, &order),
+                    Order::Forgotten(key) => self.forgotten(host, model, port, &key),
                 }
             }
         }
@@ -267,7 +270,52 @@ impl Origin {
             }
         }
         self.late.extend(late);
-        self.purge_late(host, model);
+        while self.forgets() < FORGETS_MAX
+            && let Some((key, version)) = self.late.pop_front()
+        {
+            self.forget(host, model, key, version);
+        }
+    }
+
+    /// Keys that were told to be dropped and are not yet.
+    fn forgets(&self) -> usize {
+        self.ports.iter().map(|port| port.forgets.len()).sum()
+    }
+
+    /// Tells the owner of a key that it has changed, or that it may have, if there is room.
+    pub fn tell(&mut self, host: &mut Host, model: &Model) {
+        if self.forgets() < FORGETS_MAX {
+            let key = self.prng.below(model.keys_count().into());
+            let key = u32::try_from(key).expect("it is below a u32");
+            self.forget(host, model, key, model.newest(key));
+        }
+    }
+
+    fn forget(&mut self, host: &mut Host, model: &Model, key: KeyNumber, version: Version) {
+        host.trace.note(
+            host.now(),
+            Who::Origin,
+            "tells of (key, version)",
+            [key.into(), version as u64],
+        );
+        let port = &mut self.ports[usize::from(model.owners[key as usize])];
+        let name = Key::new(model.key(key)).expect("keys have bytes");
+        port.forgets.push_back((key, version));
+        port.deliver(host, Delivery::Forget(Box::new(name)));
+    }
+
+    /// A shard has dropped a key: nobody who asks may be given what was there before.
+    fn forgotten(&mut self, host: &mut Host, model: &mut Model, port: usize, key: &Key) {
+        let key = model.find(key.as_bytes()).expect("it was told of");
+        let forgets = &mut self.ports[port].forgets;
+        let place = forgets.iter().position(|(told, _)| *told == key);
+        let place = place.expect("a key is dropped as often as it is told of");
+        let (_, version) = forgets.remove(place).expect("it is there");
+        for fetch in self.fetches.iter_mut().filter(|fetch| fetch.key == key) {
+            fetch.validity = Validity::Void;
+            host.marks.hit(Mark::ForgottenInFlight);
+        }
+        model.forget_before(key, version, host.now());
     }
 
     /// What the shards have taken of the answers to writes has made fetches void that were begun
@@ -285,17 +333,6 @@ impl Origin {
                     }
                 }
             }
-        }
-    }
-
-    /// Purges the key of a write that was done late, unless a purge is under way.
-    fn purge_late(&mut self, host: &mut Host, model: &Model) {
-        if self.purging.is_some() {
-            return;
-        }
-        if let Some((key, version)) = self.late.pop_front() {
-            let named = Named::Key(Key::new(model.key(key)).expect("keys have bytes"));
-            self.begin_purge(host, named, Force::Hard, vec![(key, version)]);
         }
     }
 
@@ -365,7 +402,6 @@ impl Origin {
                 model.forget_before(key, version, host.now());
             }
         }
-        self.purge_late(host, model);
     }
 
     fn outcome(&mut self, host: &mut Host, model: &Model, fetch: &Fetch) -> Outcome {
@@ -456,7 +492,8 @@ impl Port {
     #[must_use]
     pub fn new(mut port: OriginPort, sleep: Sleep, eventfd: Fd) -> Self {
         let room = port.room();
-        Self { port, sleep, eventfd, told: VecDeque::new(), delivered: 0, room }
+        let (told, forgets) = (VecDeque::new(), VecDeque::new());
+        Self { port, sleep, eventfd, told, forgets, delivered: 0, room }
     }
 
     /// As `flush` does it, but for the eventfd, which is a simulated one.

@@ -58,6 +58,8 @@ pub struct Options {
     pub value_replaced: u32,
     /// A purge begins, per mille and tick.
     pub purged: u32,
+    /// The origin tells that a key has changed, per mille and tick.
+    pub told: u32,
     /// Ticks of the storm, as a multiple of those asked for: rare paths of a world in which little
     /// is in the way are met by numbers.
     pub storm_factor: u64,
@@ -109,6 +111,7 @@ impl Options {
             batches: some(prng, 600, 300),
             value_replaced: some(prng, on, 50),
             purged: some(prng, on, 20),
+            told: some(prng, on, 100),
             storm_factor: if tight == ROOMY && on == CALM { 4 } else { 1 },
             snapshots: prng.chance(250),
             disk_failure: some(prng, on, 200),
@@ -118,6 +121,7 @@ impl Options {
             // What is on the disk of a server that purges or writes is not read by the same
             // process.
             options.purged = 0;
+            options.told = 0;
             options.writes = 0;
         }
         if prng.chance(100) {
@@ -141,6 +145,7 @@ impl Options {
         self.large_share = 0;
         self.writes = prng.pick(&[0, 50, 200]);
         self.purged = prng.pick(&[0, 5]);
+        self.told = prng.pick(&[0, 5, 50]);
         self.snapshots = false;
         let is_written = self.writes > 0;
         let age = Duration::from_nanos(STALLS_MET * STALLS_NS_MAX[3]) + Duration::from_secs(6);

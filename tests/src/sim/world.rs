@@ -228,6 +228,9 @@ impl World {
         if cast.prng.chance(options.purged) {
             cast.origin.purge(host, &cast.model);
         }
+        if cast.prng.chance(options.told) {
+            cast.origin.tell(host, &cast.model);
+        }
     }
 
     fn add_client(&self, make: impl FnOnce(u32, Prng, &Options, Instant) -> Client) {

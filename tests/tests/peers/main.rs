@@ -12,6 +12,8 @@ mod proxy;
 mod reading;
 mod recorder;
 mod records;
+mod redis;
+mod redis_server;
 mod shards;
 
 use std::process::Command;
