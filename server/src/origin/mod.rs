@@ -13,6 +13,7 @@ mod record;
 mod redis;
 mod room;
 mod store;
+mod tls;
 mod upstream;
 mod writer;
 mod writes;

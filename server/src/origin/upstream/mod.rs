@@ -9,7 +9,7 @@ mod url;
 
 use super::guard::{Guard, Trouble};
 use super::store::checked;
-use super::{Fetch, Origin, Room};
+use super::{Fetch, Origin, Room, tls};
 use crate::config::Config;
 use crate::error::{FetchFailure, StartError};
 use crate::mesh::{ContentType, Found};
@@ -18,16 +18,12 @@ use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use shard_cache::hash::Etag;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 use url::Url;
@@ -68,7 +64,7 @@ impl Upstream {
         http.set_nodelay(true);
         http.set_connect_timeout(Some(config.origin.timeout));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(config.origin.tls_ca.as_deref())?)
+            .with_tls_config(tls::config(config.origin.tls_ca.as_deref())?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
@@ -162,35 +158,4 @@ fn content_type(headers: &HeaderMap) -> Option<ContentType> {
 async fn read_rest(response: Response<Incoming>) {
     // A connection on which more is left is closed.
     drop(Limited::new(response.into_body(), REST_SIZE_MAX).collect().await);
-}
-
-/// Whose certificates are trusted: those in the file, or the system's.
-fn tls(authorities: Option<&Path>) -> Result<ClientConfig, StartError> {
-    let builder = ClientConfig::builder();
-    let Some(path) = authorities else {
-        return match builder.clone().with_native_roots() {
-            Ok(builder) => Ok(builder.with_no_client_auth()),
-            // A host without certificates can still ask without TLS.
-            Err(error) => {
-                tracing::warn!("the system has no certificates to trust: {error}");
-                Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
-            }
-        };
-    };
-    let cannot = |error: String| {
-        StartError::failed(
-            format!("origin.tls_ca cannot be used: {}: {error}.", path.display()),
-            "Name a file with certificates in PEM, or leave it off for those of the system.",
-        )
-    };
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path);
-    for certificate in certificates.map_err(|error| cannot(error.to_string()))? {
-        let certificate = certificate.map_err(|error| cannot(error.to_string()))?;
-        roots.add(certificate).map_err(|error| cannot(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(cannot("it has no certificate".to_owned()));
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
