@@ -140,7 +140,7 @@ parameters! {
     }
     /// The source of truth that is asked on a miss.
     origin: Origin {
-        kind: &'static str, Word(&["embedded", "http", "redis"]), r#""embedded""#, "Kind of the origin. `embedded`: a store in one file. `http`: an HTTP server, of which `upstream` tells. `redis`: Redis, of which `redis` tells.";
+        kind: &'static str, Word(&["embedded", "http", "redis", "postgres"]), r#""embedded""#, "Kind of the origin. `embedded`: a store in one file. `http`: an HTTP server, of which `upstream` tells. `redis`: Redis, of which `redis` tells. `postgres`: PostgreSQL, of which `postgres` tells.";
         path: PathBuf, Path, r#""pelton-data/store.redb""#, "File of the embedded store.";
         timeout: Duration, Duration(1, HOUR), r#""2s""#, "Time for one fetch; a later answer is none (504).";
         cache: u64, Size(1 << 20, 1 << 40), r#""64MiB""#, "Memory of the embedded store's page cache.";
@@ -161,6 +161,15 @@ parameters! {
         key: String, Text, r#""{key}""#, "What a key is called in Redis: `{key}` stands for the key.";
         content_type: String, Text, r#""application/octet-stream""#, "Content type of all values.";
         tracking: bool, Flag, "true", "Whether Redis tells which keys change (`CLIENT TRACKING`, from Redis 6 on), so that they are dropped at once. Where not, they are kept as long as `cache.ttl` and their own time to live say.";
+    }
+    /// PostgreSQL as the origin.
+    postgres: Postgres {
+        urls: Vec<String>, Texts(1, 64), r#"["postgres://pelton@127.0.0.1:5432/pelton"]"#, "URL of each partition, without a password: `postgres://USER@HOST:PORT/DATABASE?sslmode=require`. A key is in partition CRC-32(key) modulo their number, counted from 0.";
+        password_file: Option<PathBuf>, PathOrOff, r#""off""#, "File with the password, in its first line. `off`: none is asked for.";
+        query: String, Text, r#""SELECT value FROM items WHERE key = $1""#, "SQL that returns the value of the key `$1`; also `content_type text` and `ttl_ms bigint`, by these names.";
+        put: Option<String>, TextOrOff, r#""off""#, "SQL that stores the value `$2`, and the content type `$3` where it takes one, for the key `$1`. `off`: nothing can be written.";
+        delete: Option<String>, TextOrOff, r#""off""#, "SQL that removes the key `$1`. `off`: nothing can be written.";
+        connections: u32, Count(1, 64), "4", "Most connections to each partition that are read from, and as many more where it is written.";
     }
     /// What of the cache is written to disk, so that a restart is warm.
     snapshot: Snapshot {

@@ -1,6 +1,6 @@
 //! Which origin a configuration asks for.
 
-use super::{Embedded, Origin, Redis, Room, Store, StoreOptions, Upstream};
+use super::{Embedded, Origin, Postgres, Redis, Room, Store, StoreOptions, Upstream};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::limits::Limits;
@@ -20,6 +20,7 @@ pub fn open(config: &Config, limits: &Limits) -> Result<Box<dyn Origin>, StartEr
         )),
         "http" => Ok(Box::new(Upstream::new(config, room)?)),
         "redis" => Ok(Box::new(Redis::new(config, room)?)),
+        "postgres" => postgres(config, &room),
         other => unreachable!("the table of parameters lists kinds: {other}"),
     }
 }
@@ -30,4 +31,25 @@ fn embedded(config: &Config, limits: &Limits, room: Room) -> Result<Box<dyn Orig
     let writes_max = limits.writes_count_max();
     let value_size_max = usize::try_from(config.cache.value_size_max).expect("below 4 GiB");
     Ok(Box::new(Embedded::start(store, reads_max, writes_max, value_size_max, room)?))
+}
+
+fn postgres(config: &Config, room: &Room) -> Result<Box<dyn Origin>, StartError> {
+    let off =
+        [("postgres.put", &config.postgres.put), ("postgres.delete", &config.postgres.delete)];
+    for (setting, sql) in off {
+        if config.http.writes && sql.is_none() {
+            return Err(StartError::failed(
+                format!("http.writes is true, but {setting} is off: there is no SQL to write by."),
+                format!("Set {setting} to a statement, or http.writes to false."),
+            ));
+        }
+    }
+    if config.http.writes && config.snapshot.path.is_some() {
+        return Err(StartError::failed(
+            "A snapshot could bring back what was there before a write: nothing asks PostgreSQL \
+             whether a value is still the one.",
+            "Set snapshot.path to off, or http.writes to false.",
+        ));
+    }
+    Ok(Box::new(Postgres::new(config, room)?))
 }
