@@ -43,7 +43,7 @@ loom: host ## Try every order in which threads can meet at their queues. PREEMPT
 # Programs that others wrote, before the server, behind it and at it.
 test-peers: ## Test with real proxies and clients, and install them: NGINX, HAProxy, curl, wrk, ...
 	@.ci/host --install nginx=nginx-light haproxy curl wrk h2load=nghttp2-client node=nodejs npm python3 \
-		redis-server openssl
+		redis-server openssl psql=postgresql
 	cargo build --workspace
 	cargo test -p pelton-tests --test peers -- --ignored --test-threads 2
 

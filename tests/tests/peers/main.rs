@@ -8,6 +8,7 @@
 mod chain;
 mod clients;
 mod connections;
+mod postgres;
 mod proxy;
 mod reading;
 mod recorder;

@@ -13,6 +13,9 @@ use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+/// How much later a server gives up what it was asked, beside a quarter of the time.
+const LATER: Duration = Duration::from_millis(100);
+
 /// The least time after which a peer that acknowledges nothing is given up.
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 
@@ -33,8 +36,8 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Reads the URL that stands at `index`. What the server is asked has `timeout` there too, so
-    /// that it does not go on for nobody.
+    /// Reads the URL that stands at `index`. What the server is asked has hardly more than
+    /// `timeout` there too, so that it does not go on for nobody.
     ///
     /// # Errors
     /// It is no URL, or one with a password.
@@ -58,7 +61,8 @@ impl Server {
         if config.get_application_name().is_none() {
             config.application_name("pelton");
         }
-        let milliseconds = timeout.as_millis();
+        // A little later than ours ends: who waits is told that the time is over.
+        let milliseconds = (timeout + timeout / 4 + LATER).as_millis();
         let own = format!(
             "-c statement_timeout={milliseconds} \
              -c idle_in_transaction_session_timeout={milliseconds}"
@@ -185,7 +189,7 @@ mod tests {
     #[test]
     fn the_time_that_a_statement_has_is_told_to_the_server_and_can_be_set() {
         let options = |url| server(url, None).expect(url).config.get_options().map(str::to_owned);
-        let own = "-c statement_timeout=2000 -c idle_in_transaction_session_timeout=2000";
+        let own = "-c statement_timeout=2600 -c idle_in_transaction_session_timeout=2600";
         assert_eq!(options("postgres://me@h/d").as_deref(), Some(own));
         let set = options("postgres://me@h/d?options=-c%20statement_timeout%3D5").expect("some");
         assert_eq!(set, format!("{own} -c statement_timeout=5"));
