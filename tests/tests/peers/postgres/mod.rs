@@ -189,9 +189,8 @@ fn many_queries_share_few_connections_that_are_made_when_they_are_needed() {
     let lock = cluster.transaction("LOCK TABLE items IN ACCESS EXCLUSIVE MODE");
     let ask = |number: usize| {
         let mut client = Client::new(server.connect());
-        client
-            .send(format!("GET /lookup/k{number} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes())
-            .unwrap();
+        let request = format!("GET /lookup/k{number} HTTP/1.1\r\nHost: h\r\n\r\n");
+        client.send(request.as_bytes()).unwrap();
         client
     };
     let clients: Vec<_> = (10..30).map(ask).collect();
@@ -246,7 +245,8 @@ fn what_is_wrong_with_a_query_is_logged_and_can_be_mended_meanwhile() {
 #[ignore = "needs PostgreSQL: make test-peers"]
 fn a_server_that_asks_for_tls_and_a_password_gets_both() {
     let mut cluster = Cluster::start();
-    cluster.sql("CREATE USER other; ALTER USER pelton PASSWORD 'a secret'; INSERT INTO items VALUES ('k', 'v')");
+    cluster.sql("INSERT INTO items VALUES ('k', 'v')");
+    cluster.sql("CREATE USER other; ALTER USER pelton PASSWORD 'a secret'");
     cluster.stop();
     let fixture = Fixture::empty();
     let (certificate, key) = (fixture.path("certificate"), fixture.path("key"));
