@@ -19,6 +19,9 @@ const LATER: Duration = Duration::from_millis(100);
 /// The least time after which a peer that acknowledges nothing is given up.
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 
+/// After so much silence a peer is asked whether it is there: firewalls forget who says nothing.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// A server.
 pub(super) struct Server {
     name: String,
@@ -72,7 +75,7 @@ impl Server {
         let options = format!("{own} {theirs}");
         config.options(options.trim_end());
         config.connect_timeout(timeout);
-        config.tcp_user_timeout(timeout.max(SILENCE_MIN));
+        config.tcp_user_timeout(timeout.max(SILENCE_MIN)).keepalives_idle(KEEPALIVE);
         let (connecting, ending) = (Seldom::default(), Seldom::default());
         Ok(Self { name: name(&config), config, timeout, tls, connecting, ending })
     }
