@@ -41,9 +41,9 @@ loom: host ## Try every order in which threads can meet at their queues. PREEMPT
 	@$(if $(PREEMPTIONS),LOOM_MAX_PREEMPTIONS=$(PREEMPTIONS)) cargo test -p pelton-models
 
 # Programs that others wrote, before the server, behind it and at it.
-test-peers: ## Test with real proxies and clients, and install them: NGINX, HAProxy, curl, wrk, ...
+test-peers: ## Test with real proxies, clients and databases, and install them: NGINX, HAProxy, curl, ...
 	@.ci/host --install nginx=nginx-light haproxy curl wrk h2load=nghttp2-client node=nodejs npm python3 \
-		redis-server openssl psql=postgresql
+		openssl redis-server pg_ctlcluster=postgresql
 	cargo build --workspace
 	cargo test -p pelton-tests --test peers -- --ignored --test-threads 2
 
