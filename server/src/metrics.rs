@@ -170,6 +170,21 @@ counters! {
     outdated, Counter, "pelton_snapshot_entries_dropped", r#"reason="outdated""#, "Entries of a snapshot that the origin holds no more, or otherwise.";
 }
 
+counters! {
+    /// What is known of one server of the origin.
+    ServerCounters, SERVER_TABLE:
+    answered, Counter, "pelton_origin_server_requests", r#"outcome="answered""#, "Requests that the server answered.";
+    failed, Counter, "pelton_origin_server_requests", r#"outcome="failed""#, "Requests that failed, at the server or on the way.";
+    timed_out, Counter, "pelton_origin_server_requests", r#"outcome="timed_out""#, "Requests that were not answered within origin.timeout.";
+    refused, Counter, "pelton_origin_server_requests", r#"outcome="refused""#, "Requests that were not sent: the queue was full, or the wait too long.";
+    broken, Counter, "pelton_origin_server_requests", r#"outcome="broken""#, "Requests that were not sent: the breaker was open.";
+    retried, Counter, "pelton_origin_server_retries", "", "Requests that were sent once more; each is counted twice among the outcomes.";
+    breaker, Gauge, "pelton_origin_server_breaker_state", "", "0: closed, all may pass. 1: half open, a few try the server. 2: open, it is left alone.";
+    limit, Gauge, "pelton_origin_server_limit", "", "Requests that the server may be sent at a time now; origin.requests_max at most.";
+    in_flight, Gauge, "pelton_origin_server_in_flight", "", "Requests that the server has. More than the limit where that has just become less.";
+    waiting, Gauge, "pelton_origin_server_waiting", "", "Requests that wait to be sent.";
+}
+
 /// Where the storage plane publishes.
 pub type SnapshotBoard = Arc<Mutex<SnapshotCounters>>;
 

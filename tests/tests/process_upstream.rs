@@ -98,6 +98,12 @@ fn get(server: &Process, key: &str) -> Reply {
     Client::new(server.connect()).get(&format!("/lookup/{key}"))
 }
 
+/// Requests to the origin that ended like this.
+fn requests(server: &Process, outcome: &str) -> u64 {
+    let label = format!("outcome=\"{outcome}\"");
+    server.metric("pelton_origin_server_requests_total", &label)
+}
+
 #[test]
 fn values_absences_and_errors_are_told_as_the_server_tells_them() {
     let origin = Origin::start();
@@ -142,11 +148,18 @@ fn many_who_ask_for_one_cold_key_are_one_request_to_the_server() {
         client.send(b"GET /lookup/cold HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     }
     origin.wait_until_asked("cold");
+    let label = format!("server=\"{}\"", origin.address);
+    assert_eq!(server.metric("pelton_origin_server_in_flight", &label), 1);
     origin.hold(false);
     for client in &mut clients {
         assert_eq!(client.receive(false).unwrap().text(), "value");
     }
     assert_eq!(origin.asked("cold"), 1);
+    assert_eq!(requests(&server, "answered"), 1);
+    for level in ["in_flight", "waiting", "breaker_state"] {
+        assert_eq!(server.metric(&format!("pelton_origin_server_{level}"), &label), 0, "{level}");
+    }
+    assert_eq!(server.metric("pelton_origin_server_limit", &label), 25);
 }
 
 #[test]
@@ -177,8 +190,12 @@ fn while_the_server_is_down_what_is_stale_is_served_and_it_is_left_alone() {
     }
     let asked = origin.asked("key") + origin.asked("strict");
     assert!((4..40).contains(&asked), "the breaker is open: {asked}");
+    let [failed, broken] = ["failed", "broken"].map(|outcome| requests(&server, outcome));
+    assert_eq!(failed, asked as u64 - 2, "all but the first two");
+    assert!(failed + broken >= 40, "each was sent or not: {failed} + {broken}");
     origin.answer("key", 200, "Cache-Control: max-age=0\r\n", "new");
     while get(&server, "key").text() != "new" {}
+    assert!(requests(&server, "answered") >= 3);
 }
 
 #[test]

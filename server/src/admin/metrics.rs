@@ -6,7 +6,8 @@
 
 use super::{Admin, stats};
 use crate::histograms::{Distribution, EDGES_NS, Histograms, Outcome};
-use crate::metrics::{Class, Counters, Row, SNAPSHOT_TABLE, SnapshotCounters, TABLE};
+use crate::mesh::OriginServer;
+use crate::metrics::{Class, Counters, Row, SERVER_TABLE, SNAPSHOT_TABLE, SnapshotCounters, TABLE};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -26,6 +27,7 @@ const BY_LABEL: &str = "By label; see docs/metrics.md.";
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     let snapshot = Snapshot {
         shards: admin.boards.iter().map(|board| board.read()).collect(),
+        servers: admin.servers().await,
         snapshots: admin.snapshots(),
         histograms: admin.with_histograms(Histograms::clone),
         uptime_s: admin.epoch.uptime().as_secs(),
@@ -41,6 +43,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 #[derive(Debug)]
 struct Snapshot {
     shards: Vec<Counters>,
+    servers: Vec<OriginServer>,
     snapshots: SnapshotCounters,
     histograms: Histograms,
     uptime_s: u64,
@@ -48,19 +51,24 @@ struct Snapshot {
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        encode_table(&mut encoder, TABLE, &stats::sum(&self.shards).values())?;
-        encode_table(&mut encoder, SNAPSHOT_TABLE, &self.snapshots.values())?;
+        encode_table(&mut encoder, TABLE, &[(None, &stats::sum(&self.shards).values())])?;
+        let servers: Vec<_> =
+            self.servers.iter().map(|server| (&*server.name, server.counters.values())).collect();
+        let servers: Vec<Series<'_>> =
+            servers.iter().map(|(name, values)| (Some(("server", *name)), &values[..])).collect();
+        encode_table(&mut encoder, SERVER_TABLE, &servers)?;
+        encode_table(&mut encoder, SNAPSHOT_TABLE, &[(None, &self.snapshots.values())])?;
         self.encode_shards(&mut encoder)?;
         self.encode_histograms(&mut encoder)?;
         let help = "Seconds since the process began.";
         let name = "pelton_uptime_seconds";
-        let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        value(metric, Class::Gauge, self.uptime_s)?;
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        value(&mut metric, Class::Gauge, self.uptime_s)?;
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let help = "Always 1; the version is a label.";
         let name = "pelton_build_info";
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        value(family.encode_family(&version)?, Class::Gauge, 1)
+        value(&mut family.encode_family(&version)?, Class::Gauge, 1)
     }
 }
 
@@ -83,7 +91,7 @@ impl Snapshot {
             let requests = rows.filter(|(row, _)| row.name == "pelton_requests");
             let requests: u64 = requests.map(|(_, count)| count).sum();
             let labels = [("shard", shard.to_string())];
-            value(family.encode_family(&labels)?, Class::Counter, requests)?;
+            value(&mut family.encode_family(&labels)?, Class::Counter, requests)?;
         }
         Ok(())
     }
@@ -103,23 +111,33 @@ impl Snapshot {
     }
 }
 
-/// Every row of a table, families in the order of their first row.
-fn encode_table(encoder: &mut DescriptorEncoder<'_>, table: &[Row], values: &[u64]) -> fmt::Result {
+/// The values of a table, and a label of all of them.
+type Series<'a> = (Option<(&'a str, &'a str)>, &'a [u64]);
+
+/// Every row of a table for each of `series`, families in the order of their first row.
+fn encode_table(
+    encoder: &mut DescriptorEncoder<'_>,
+    table: &[Row],
+    series: &[Series<'_>],
+) -> fmt::Result {
     for (index, first) in table.iter().enumerate() {
-        if table[..index].iter().any(|before| before.name == first.name) {
+        if series.is_empty() || table[..index].iter().any(|before| before.name == first.name) {
             continue;
         }
-        let class = metric_type(first);
-        if first.label.is_empty() {
-            let metric = encoder.encode_descriptor(first.name, first.sentence, None, class)?;
-            value(metric, first.class, values[index])?;
-            continue;
-        }
-        let mut family = encoder.encode_descriptor(first.name, BY_LABEL, None, class)?;
-        for (row, total) in table.iter().zip(values).filter(|(row, _)| row.name == first.name) {
-            let (label, text) = row.label.split_once('=').expect("a label has a value");
-            let labels = [(label, text.trim_matches('"'))];
-            value(family.encode_family(&labels)?, row.class, *total)?;
+        let help = if first.label.is_empty() { first.sentence } else { BY_LABEL };
+        let mut family = encoder.encode_descriptor(first.name, help, None, metric_type(first))?;
+        for (of_all, values) in series {
+            let rows = table.iter().zip(*values).filter(|(row, _)| row.name == first.name);
+            for (row, total) in rows {
+                let own = row.label.split_once('=');
+                let own = own.map(|(label, text)| (label, text.trim_matches('"')));
+                let labels: Vec<_> = of_all.iter().copied().chain(own).collect();
+                if labels.is_empty() {
+                    value(&mut family, row.class, *total)?;
+                } else {
+                    value(&mut family.encode_family(&labels)?, row.class, *total)?;
+                }
+            }
         }
     }
     Ok(())
@@ -132,7 +150,7 @@ const fn metric_type(row: &Row) -> MetricType {
     }
 }
 
-fn value(mut metric: MetricEncoder<'_>, class: Class, value: u64) -> fmt::Result {
+fn value(metric: &mut MetricEncoder<'_>, class: Class, value: u64) -> fmt::Result {
     match class {
         Class::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
         Class::Gauge => metric.encode_gauge(&value),

@@ -15,7 +15,7 @@ pub use purge::Purger;
 use crate::histograms::Histograms;
 use crate::hot::Window;
 use crate::limits::Bill;
-use crate::mesh::{Control, Taker};
+use crate::mesh::{Control, OriginServer, ServersRequest, Taker};
 use crate::metrics::{Board, SnapshotBoard, SnapshotCounters};
 use crate::sys::clock::Epoch;
 use axum::Router;
@@ -28,7 +28,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A shard that has published no turn for this long is not alive. It waits at most a quarter of
 /// that, so a healthy one is well within.
@@ -53,6 +53,7 @@ pub struct Admin {
     snapshots: SnapshotBoard,
     histograms: Mutex<Collected>,
     hot_keys: tokio::sync::Mutex<Vec<hot::Desk>>,
+    servers: mpsc::Sender<ServersRequest>,
     control: Control,
     epoch: Epoch,
     origin_ready: Arc<AtomicBool>,
@@ -69,6 +70,8 @@ pub struct Published {
     pub snapshots: SnapshotBoard,
     /// Times and hot keys, of each shard.
     pub sources: Vec<Source>,
+    /// Who tells of the servers of the origin.
+    pub servers: mpsc::Sender<ServersRequest>,
 }
 
 /// What does not change while the server runs.
@@ -114,7 +117,7 @@ impl Admin {
         purger: Purger,
         facts: Facts,
     ) -> Self {
-        let Published { boards, snapshots, sources } = published;
+        let Published { boards, snapshots, sources, servers } = published;
         let (sources, desks) = sources
             .into_iter()
             .map(|source| (source.histograms, hot::Desk::new(source.hot_keys)))
@@ -126,6 +129,7 @@ impl Admin {
             snapshots,
             histograms,
             hot_keys,
+            servers,
             control,
             epoch,
             origin_ready,
@@ -159,6 +163,15 @@ impl Admin {
     /// What the storage plane has counted.
     fn snapshots(&self) -> SnapshotCounters {
         *self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the servers of the origin; nothing where its plane has stopped.
+    async fn servers(&self) -> Vec<OriginServer> {
+        let (answer, answered) = oneshot::channel();
+        if self.servers.send(answer).await.is_err() {
+            return Vec::new();
+        }
+        answered.await.unwrap_or_default()
     }
 
     /// Shards that have made no turn for too long, by index.

@@ -2,7 +2,8 @@
 
 use super::Admin;
 use crate::histograms::{Distribution, Outcome};
-use crate::metrics::{Counters, Row, SNAPSHOT_TABLE, TABLE};
+use crate::mesh::OriginServer;
+use crate::metrics::{Counters, Row, SERVER_TABLE, SNAPSHOT_TABLE, TABLE};
 use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -28,10 +29,12 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Response {
             .collect()
     });
     let lag = admin.with_histograms(|histograms| quantiles(histograms.loop_lag()));
+    let servers: Vec<Value> = admin.servers().await.iter().map(server).collect();
     super::json(&json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": admin.epoch.uptime().as_secs(),
         "origin": admin.facts.origin,
+        "origin_servers": servers,
         "memory_bytes": bill,
         "latency_ns": latency,
         "loop_lag_ns": lag,
@@ -54,6 +57,12 @@ pub(super) fn sum(shards: &[Counters]) -> Counters {
 
 fn counters(counters: &Counters) -> Map<String, Value> {
     fields(TABLE, &counters.values())
+}
+
+fn server(server: &OriginServer) -> Value {
+    let mut map = fields(SERVER_TABLE, &server.counters.values());
+    map.insert("server".into(), json!(server.name));
+    Value::Object(map)
 }
 
 fn fields(table: &[Row], values: &[u64]) -> Map<String, Value> {

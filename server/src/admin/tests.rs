@@ -5,11 +5,10 @@ use crate::config::Config;
 use crate::histograms::Outcome;
 use crate::limits::{Grant, Limits};
 use crate::mesh::{Giver, boxes};
-use crate::metrics::{Counters, TABLE};
+use crate::metrics::{Counters, SERVER_TABLE, ServerCounters, TABLE};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use tokio::sync::mpsc;
 
 struct Shard {
     board: Arc<Board>,
@@ -23,6 +22,17 @@ fn shard() -> (Shard, Source) {
     let (hot_keys, hot_taker) = boxes(1);
     let source = Source { histograms: taker, hot_keys: hot_taker };
     (Shard { board: Arc::new(Board::new()), histograms, _hot_keys: hot_keys }, source)
+}
+
+/// Tells of two servers, of which the second was left alone seven times.
+async fn tell_servers(mut asked: mpsc::Receiver<ServersRequest>) {
+    while let Some(request) = asked.recv().await {
+        let server = |name: &str, broken| OriginServer {
+            name: name.to_owned(),
+            counters: ServerCounters { broken, ..ServerCounters::default() },
+        };
+        request.send(vec![server("a:1", 0), server("b:2", 7)]).unwrap();
+    }
 }
 
 /// Asks for `paths` one after the other; status and body of each.
@@ -45,12 +55,15 @@ fn ask(
     let boards = shards.iter().map(|shard| Arc::clone(&shard.board)).collect();
     let (requests, _nobody) = mpsc::channel(1);
     let purger = Purger { requests, token: None };
-    let published = Published { boards, snapshots: SnapshotBoard::default(), sources };
+    let (servers, asked) = mpsc::channel(1);
+    let snapshots = SnapshotBoard::default();
+    let published = Published { boards, snapshots, sources, servers };
     let admin = Admin::new(published, control, epoch, ready, purger, facts);
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
+        tokio::spawn(tell_servers(asked));
         let serving = tokio::spawn(admin.serve(listener, stopped));
         let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
         let asked = move || paths.iter().map(|path| ask_one(address, path)).collect::<Vec<_>>();
@@ -113,7 +126,7 @@ fn metrics_show_every_row_once_and_the_histograms_that_were_handed_over() {
     assert_eq!(*status, 200);
     let lines: BTreeSet<&str> = text.lines().collect();
     assert_eq!(lines.len(), text.lines().count(), "no line stands twice");
-    for row in TABLE {
+    for row in TABLE.iter().chain(SERVER_TABLE) {
         assert!(text.contains(row.name), "{} is missing", row.name);
     }
     for wanted in [
@@ -125,6 +138,8 @@ fn metrics_show_every_row_once_and_the_histograms_that_were_handed_over() {
         r#"pelton_shard_busy_ratio{shard="1"} 0.25"#,
         r#"pelton_shard_requests_total{shard="0"} 20"#,
         "pelton_connections_open 0",
+        r#"pelton_origin_server_requests_total{server="b:2",outcome="broken"} 7"#,
+        r#"pelton_origin_server_limit{server="a:1"} 0"#,
     ] {
         assert!(lines.contains(wanted), "{wanted} in\n{text}");
     }
@@ -132,6 +147,8 @@ fn metrics_show_every_row_once_and_the_histograms_that_were_handed_over() {
     assert_eq!(stats["total"]["requests_hit"], 40);
     assert_eq!(stats["shards"][1]["requests_hit"], 20);
     assert_eq!(stats["latency_ns"]["hit"]["count"], 14);
+    assert_eq!(stats["origin_servers"][1]["server"], "b:2");
+    assert_eq!(stats["origin_servers"][1]["broken"], 7);
 }
 
 #[test]

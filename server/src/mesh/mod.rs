@@ -9,8 +9,8 @@
 //! `peers` the queues between them, `loads` how many connections each has, `leases` how long copies
 //! of values may be served, `origin` and `purge` what travels to and from the origin plane, `link`
 //! the queues to it, `sleep` the flag that saves wake-ups, `page` is what travels to and from the
-//! storage plane, `storage` the queues to it, `boxes` what a reader is handed, `control` the word
-//! to stop.
+//! storage plane, `storage` the queues to it, `boxes` what a reader is handed, `servers` what the
+//! admin port is told of the origin, `control` the word to stop.
 
 mod boxes;
 mod control;
@@ -23,6 +23,7 @@ mod page;
 mod parcel;
 mod peers;
 mod purge;
+mod servers;
 mod sleep;
 mod storage;
 mod upload;
@@ -38,6 +39,7 @@ pub use page::{NoRecord, PAGE_ALIGN, Page, Record, record_size};
 pub use parcel::{Answer, Grant, LentId, Parcel, ReplyRef, Value};
 pub use peers::{Message, Peers, peers};
 pub use purge::{FORGETS_MAX, Named, PURGES_MAX, PurgeOrder, PurgeRequest, Purged};
+pub use servers::{OriginServer, ServersRequest};
 pub use sleep::Sleep;
 pub use storage::{
     Audit, Look, PageDone, PageJob, PageOutcome, StorageLink, StoragePort, storage_link,

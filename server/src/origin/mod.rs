@@ -13,6 +13,7 @@ mod postgres;
 mod record;
 mod redis;
 mod room;
+mod servers;
 mod store;
 mod tls;
 mod upstream;
@@ -21,12 +22,13 @@ mod writes;
 
 pub use choice::open;
 pub use embedded::Embedded;
-pub use guard::{BreakerState, Guard, GuardCounts, Trouble};
+pub use guard::{BreakerState, Guard, Trouble};
 pub use news::{Changed, News, Teller, news};
 pub use plane::{Plane, PlaneLimits, Purges};
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use room::Room;
+pub use servers::tell_servers;
 pub use store::{Batch, Puts, Store, StoreFailure, StoreOptions};
 pub use upstream::Upstream;
 
@@ -93,6 +95,11 @@ pub trait Origin {
     /// before it, once the process was killed. `None` where a value is as good as its age.
     fn audit(&self) -> Option<Audit> {
         None
+    }
+
+    /// The guards of its servers, whose state the admin port shows.
+    fn guards(&self) -> Vec<&Guard> {
+        Vec::new()
     }
 
     /// Whether it can answer: asked before the server reports itself ready.

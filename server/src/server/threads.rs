@@ -13,7 +13,7 @@ use crate::error::StartError;
 use crate::limits::Limits;
 use crate::mesh::{Audit, Control};
 use crate::metrics::Board;
-use crate::origin::{Origin, Plane, PlaneLimits, Purges, Room};
+use crate::origin::{Origin, Plane, PlaneLimits, Purges, Room, tell_servers};
 use crate::ring::Fd;
 use crate::ring::kernel::DisabledRing;
 use crate::shard::{Flow, Shard};
@@ -231,7 +231,15 @@ async fn start_plane(
     let ready = Arc::new(AtomicBool::new(false));
     let (requests, purges) = sync::mpsc::channel(PURGES_WAITING_MAX);
     let purges = Purges { requests: purges, note: note_purges(config, control.clone()) };
-    let plane = Plane::new(origin, ports, wake, sleep, plane_limits, Arc::clone(&ready), purges)?;
+    let plane = Plane::new(
+        Rc::clone(&origin),
+        ports,
+        wake,
+        sleep,
+        plane_limits,
+        Arc::clone(&ready),
+        purges,
+    )?;
     let mut address = None;
     if let Some(wanted) = config.admin.listen {
         let cannot = |error: io::Error| {
@@ -249,7 +257,9 @@ async fn start_plane(
             config: config.to_json(),
         };
         let purger = Purger { requests, token };
-        let published = Published { boards, snapshots, sources };
+        let (servers, asked) = sync::mpsc::channel(1);
+        tokio::task::spawn_local(tell_servers(origin, asked));
+        let published = Published { boards, snapshots, sources, servers };
         let admin = Admin::new(published, control, epoch, ready, purger, facts);
         let serving = admin.serve(listener, stopped.clone());
         tokio::task::spawn_local(async move {

@@ -60,10 +60,10 @@ impl Gate {
     }
 
     /// How many are let in at a time, how many are inside, and how many wait.
-    pub(super) fn levels(&self) -> (u32, u32, u32) {
+    pub(super) fn levels(&self) -> [u32; 3] {
         let inner = self.inner.borrow();
         let waiting = u32::try_from(inner.waiting.len()).expect("the queue is bounded");
-        (inner.limit, inner.in_flight, waiting)
+        [inner.limit, inner.in_flight, waiting]
     }
 
     /// Waits to be let in. Who was has to leave.
@@ -177,7 +177,7 @@ mod tests {
             gate.leave(2);
             assert!(poll(fourth.as_mut()).is_pending());
             assert!(matches!(poll(third.as_mut()), Poll::Ready(Ok(()))));
-            assert_eq!(gate.levels(), (2, 2, 1));
+            assert_eq!(gate.levels(), [2, 2, 1]);
         });
     }
 
@@ -193,7 +193,7 @@ mod tests {
             drop(second);
             assert!(matches!(poll(third.as_mut()), Poll::Ready(Ok(()))));
             gate.leave(1);
-            assert_eq!(gate.levels(), (1, 0, 0));
+            assert_eq!(gate.levels(), [1, 0, 0]);
         });
     }
 

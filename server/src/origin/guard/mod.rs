@@ -16,6 +16,7 @@ mod gate;
 mod limit;
 
 use crate::error::FetchFailure;
+use crate::metrics::ServerCounters;
 use breaker::{Breaker, Verdict};
 use budget::Budget;
 use gate::Gate;
@@ -36,23 +37,6 @@ pub enum Trouble {
     Useless(FetchFailure),
 }
 
-/// What a guard has seen, for the metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GuardCounts {
-    /// Requests that were answered.
-    pub answered: u64,
-    /// Requests that failed.
-    pub failed: u64,
-    /// Requests that were not answered in time.
-    pub timed_out: u64,
-    /// Requests that were sent once more.
-    pub retried: u64,
-    /// Refused for want of room, or after too long a wait.
-    pub refused: u64,
-    /// Refused since the breaker was open.
-    pub broken: u64,
-}
-
 /// The guard of one server.
 #[derive(Debug)]
 pub struct Guard {
@@ -61,7 +45,8 @@ pub struct Guard {
     gate: Gate,
     limit: RefCell<Limit>,
     budget: RefCell<Budget>,
-    counts: Cell<GuardCounts>,
+    /// The levels among them are looked up when they are asked for.
+    counts: Cell<ServerCounters>,
 }
 
 impl Guard {
@@ -80,28 +65,28 @@ impl Guard {
         }
     }
 
-    /// What the server is called.
+    /// What the server is called: host and port.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it has seen.
+    /// What it has seen, and how things are now.
     #[must_use]
-    pub fn counts(&self) -> GuardCounts {
-        self.counts.get()
+    pub fn counters(&self) -> ServerCounters {
+        let [limit, in_flight, waiting] = self.gate.levels().map(u64::from);
+        let breaker = match self.state() {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        };
+        ServerCounters { breaker, limit, in_flight, waiting, ..self.counts.get() }
     }
 
     /// Whether the server is taken to be up.
     #[must_use]
     pub fn state(&self) -> BreakerState {
         self.breaker.borrow().state(Instant::now())
-    }
-
-    /// How many requests the server may be sent at a time now, how many it has, and how many wait.
-    #[must_use]
-    pub fn levels(&self) -> (u32, u32, u32) {
-        self.gate.levels()
     }
 
     /// Sends a request that may be sent twice.
@@ -149,7 +134,7 @@ impl Guard {
         Ok(answer)
     }
 
-    fn count(&self, add: impl FnOnce(&mut GuardCounts)) {
+    fn count(&self, add: impl FnOnce(&mut ServerCounters)) {
         let mut counts = self.counts.get();
         add(&mut counts);
         self.counts.set(counts);
@@ -190,7 +175,7 @@ impl Drop for Inside<'_> {
             limit.restart();
             guard.gate.refuse_all();
         } else {
-            let (_, in_flight, _) = guard.gate.levels();
+            let [_, in_flight, _] = guard.gate.levels();
             limit.learn(now - since, in_flight, self.verdict == Verdict::Answered, now);
         }
         guard.gate.leave(limit.get());

@@ -34,7 +34,7 @@ fn what_surely_never_arrived_is_sent_once_more_and_nothing_else_is() {
             assert_eq!(guard.read(async || attempt(Some(trouble)).await).await, Err(failure));
             assert_eq!(sent.get(), 1);
         }
-        let counts = guard.counts();
+        let counts = guard.counters();
         assert_eq!((counts.answered, counts.failed, counts.retried), (2, 2, 1));
     });
 }
@@ -53,13 +53,15 @@ fn a_server_that_does_not_answer_is_left_alone_and_tried_again() {
         assert_eq!(guard.state(), BreakerState::Open);
         let well = async || Ok(7);
         assert_eq!(guard.read(well).await, Err(FetchFailure::Unavailable));
-        assert_eq!((guard.counts().timed_out, guard.counts().broken), (10, 1));
+        assert_eq!((guard.counters().timed_out, guard.counters().broken), (10, 1));
         sleep(500 * MS).await;
         for _ in 0..26 {
             assert_eq!(guard.read(well).await, Ok(7));
         }
         assert_eq!(guard.state(), BreakerState::Closed);
-        assert_eq!(guard.levels(), (10, 0, 0));
+        let counters = guard.counters();
+        assert_eq!([counters.limit, counters.in_flight, counters.waiting], [10, 0, 0]);
+        assert_eq!(counters.breaker, 0);
     });
 }
 

@@ -73,8 +73,7 @@ impl Upstream {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(config.origin.requests_max as usize)
             .build(connector);
-        let name = url.server().to_owned();
-        let guard = Guard::new(name, config.origin.requests_max, config.origin.queue_max);
+        let guard = Guard::new(url.address(), config.origin.requests_max, config.origin.queue_max);
         let value_size_max = usize::try_from(config.cache.value_size_max).expect("below 4 GiB");
         Ok(Self { url, client, guard, room, value_size_max })
     }
@@ -132,11 +131,15 @@ impl Upstream {
 
 impl Origin for Upstream {
     fn describe(&self) -> String {
-        format!("HTTP server {}", self.guard.name())
+        format!("HTTP server {}", self.url.server())
     }
 
     fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
         Box::pin(self.guard.read(async || self.get(key).await))
+    }
+
+    fn guards(&self) -> Vec<&Guard> {
+        vec![&self.guard]
     }
 
     /// At once: what a snapshot has brought back is served while the server is down.

@@ -44,6 +44,17 @@ impl Url {
         &self.before[..self.server_size]
     }
 
+    /// Host and port.
+    pub(super) fn address(&self) -> String {
+        let (scheme, authority) = self.server().split_once("://").expect("checked above");
+        let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        match scheme {
+            _ if has_port => authority.to_owned(),
+            "http" => format!("{authority}:80"),
+            _ => format!("{authority}:443"),
+        }
+    }
+
     /// The URL of a key: whatever is not unreserved (RFC 3986 section 2.3) is escaped.
     pub(super) fn of(&self, key: &[u8]) -> String {
         let mut url = String::with_capacity(self.before.len() + 3 * key.len() + self.after.len());
@@ -67,11 +78,23 @@ mod tests {
     #[test]
     fn a_key_is_put_in_its_place_and_escaped() {
         let url = Url::parse("http://[::1]:80/a/{key}?b=c").expect("a template");
-        assert_eq!(url.server(), "http://[::1]:80");
+        assert_eq!((url.server(), &*url.address()), ("http://[::1]:80", "[::1]:80"));
         assert_eq!(url.of(b"k-1"), "http://[::1]:80/a/k-1?b=c");
         assert_eq!(url.of(b"a/b?\xff ~"), "http://[::1]:80/a/a%2Fb%3F%FF%20~?b=c");
         let url = Url::parse("https://host/?q={key}").expect("a template");
         assert_eq!(url.of(b"k"), "https://host/?q=k");
+    }
+
+    #[test]
+    fn a_server_without_a_port_has_that_of_its_scheme() {
+        for (text, address) in [
+            ("http://host/{key}", "host:80"),
+            ("https://host/{key}", "host:443"),
+            ("https://[::1]/{key}", "[::1]:443"),
+            ("https://host:1/{key}", "host:1"),
+        ] {
+            assert_eq!(Url::parse(text).expect("a template").address(), address);
+        }
     }
 
     #[test]
