@@ -2,7 +2,8 @@
 //!
 //! `sim` is a made-up world around real shards, `model` the obviously right answers it compares
 //! with, `prng` its one source of chance. `process` starts the real binary, `http` speaks to it,
-//! `fixture` gives it stores with known content. `meaning` and `heads` say what bytes mean to our
+//! `fixture` gives it stores with known content, `proxy` stands between it and its origin and
+//! misbehaves on order. `meaning` and `heads` say what bytes mean to our
 //! parser and to another one, `reference` what they mean by the rules; `damage` spoils them, and
 //! `smuggling` holds bytes that should mean nothing. `fuzz` holds the targets of `make fuzz`,
 //! `mutants` the faults of `make mutants`; `wire` plays scripts on the simulated world and on the
@@ -22,6 +23,7 @@ pub mod model;
 pub mod mutants;
 pub mod prng;
 pub mod process;
+pub mod proxy;
 pub mod reference;
 pub mod sim;
 pub mod smuggling;
