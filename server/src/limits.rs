@@ -72,6 +72,11 @@ pub struct Limits {
     pub flights_max: u32,
     /// Requests that wait for a fetch.
     pub waiters_max: u32,
+    /// Requests that wait for the same one: `origin.flight_waiters_max`.
+    pub flight_waiters_max: u32,
+    /// Parcels of one other shard that wait for fetches, before it may follow no more of them: with
+    /// the rest it reads what is in memory.
+    pub parcels_waiting_max: u32,
     /// Fetched values stored in a turn: each may cost a copy of `cache.value_size_max`.
     pub landings_per_turn_max: u32,
     /// Bytes of fetched values on their way to the shards, all shards together; a single value may
@@ -230,6 +235,8 @@ const FIXED: Limits = Limits {
     carry_block_size: 0,
     flights_max: 1016,
     waiters_max: 8192,
+    flight_waiters_max: 0,
+    parcels_waiting_max: 448,
     landings_per_turn_max: 64,
     fetched_size_max: 16 << 20,
     rush_per_turn_max: 256,
@@ -270,6 +277,7 @@ const _: () = {
     assert!(l.requests_per_connection_turn_max <= l.requests_per_turn_max, "one is a part");
     assert!(l.replies_per_connection_max <= l.replies_max, "one is a part");
     assert!(l.flights_max <= l.waiters_max, "every flight has a waiter");
+    assert!(l.parcels_waiting_max < l.parcels_count, "a read of what is in memory finds a parcel");
     assert!(l.replica_value_size_max < l.copy_threshold, "a copy is never sent from its cache");
     assert!(l.replica_value_size_max + 512 <= l.parcel_size, "a copy's key lies behind its value");
     assert!(l.messages_per_peer_max.is_power_of_two(), "the queue masks its index");
@@ -298,6 +306,7 @@ impl Limits {
             connections_max: connections_max(config, grant)?,
             carry_block_size: small(config.http.head_size_max),
             value_size_max: small(config.cache.value_size_max),
+            flight_waiters_max: config.origin.flight_waiters_max,
             upload_size: upload_size(config),
             snapshot_page_size: SNAPSHOT_PAGE_SIZE_MIN
                 .max(small(config.cache.value_size_max) + SNAPSHOT_RECORD_SIZE_MAX),

@@ -61,6 +61,22 @@ pub fn free_ports(count: u16) -> u16 {
     }
 }
 
+/// Waits until something holds.
+///
+/// # Panics
+/// If it never does: with `what` was waited for.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    const LOOK_EVERY: Duration = Duration::from_millis(5);
+    let looks_max = PATIENCE.as_millis() / LOOK_EVERY.as_millis();
+    for _ in 0..looks_max {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    panic!("waited in vain: {what}");
+}
+
 /// A server that runs.
 #[derive(Debug)]
 pub struct Process {
@@ -212,6 +228,33 @@ impl Process {
             .collect();
         assert!(!values.is_empty(), "no series {name} with {label} in\n{text}");
         format!("{:.0}", values.iter().sum::<f64>()).parse().expect("a count is a whole number")
+    }
+
+    /// Bytes that are resident now, and that were at most.
+    ///
+    /// # Panics
+    /// If it has ended.
+    #[must_use]
+    pub fn resident(&self) -> [u64; 2] {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("it runs");
+        ["VmRSS:", "VmHWM:"].map(|name| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+            let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+            kib << 10
+        })
+    }
+
+    /// Bytes of the whole bill that it made at its start.
+    ///
+    /// # Panics
+    /// If the admin port does not answer.
+    #[must_use]
+    pub fn bill(&self) -> u64 {
+        let (_, stats) = self.admin("/stats");
+        let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
+        let lines = stats["memory_bytes"].as_object().expect("a table");
+        lines.values().map(|line| line.as_u64().expect("bytes")).sum()
     }
 
     /// Waits until it has ended.

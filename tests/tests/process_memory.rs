@@ -6,7 +6,6 @@ use pelton_tests::fixture::Fixture;
 use pelton_tests::http::Client;
 use pelton_tests::process::Process;
 use shard_cache::Layout;
-use std::fs;
 
 const MIB: usize = 1 << 20;
 
@@ -30,24 +29,6 @@ fn populated(fixture: &Fixture, cache_size: usize) -> Process {
     let capacity = layout.arena_bytes() as u64;
     while server.metric("pelton_cache_capacity_bytes", "") < capacity {}
     server
-}
-
-/// Bytes that are resident now, and that were at most.
-fn resident(server: &Process) -> [u64; 2] {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
-    ["VmRSS:", "VmHWM:"].map(|name| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
-        kib << 10
-    })
-}
-
-/// Bytes of the whole bill.
-fn bill(server: &Process) -> u64 {
-    let (_, stats) = server.admin("/stats");
-    let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
-    let lines = stats["memory_bytes"].as_object().expect("a table");
-    lines.values().map(|line| line.as_u64().expect("bytes")).sum()
 }
 
 /// A store of so many keys, whose values have these sizes in turn.
@@ -80,9 +61,9 @@ fn stays_within_its_bill(cache_size: usize, sizes: &[usize]) {
     let count = 10 * cache_size / mean;
     let fixture = store_of(count, sizes);
     let server = populated(&fixture, cache_size);
-    let bill = bill(&server);
+    let bill = server.bill();
     read_all(&server, count);
-    let [resident, peak] = resident(&server);
+    let [resident, peak] = server.resident();
     println!("values of {sizes:?} bytes: bill {bill}, resident {resident}, at most {peak}");
     assert!(server.metric("pelton_cache_stored_total", "") >= count as u64 * 99 / 100);
     assert!(server.metric("pelton_cache_evictions_total", r#"reason="capacity""#) > 0);
@@ -126,7 +107,7 @@ fn a_larger_cache_stays_within_the_bill() {
 #[test]
 fn a_cache_takes_the_memory_that_it_is_given() {
     let fixture = Fixture::numbered(1);
-    let [small, large] = [16 * MIB, 80 * MIB].map(|size| resident(&populated(&fixture, size))[0]);
+    let [small, large] = [16 * MIB, 80 * MIB].map(|size| populated(&fixture, size).resident()[0]);
     println!("64 MiB more: {} bytes more are resident", large - small);
     let exact = 64 * MIB as u64;
     assert!((large - small).abs_diff(exact) < exact / 50, "{small}, {large}");

@@ -1,95 +1,14 @@
 //! An HTTP server as the origin: what it says, and what it does to us.
-#![expect(clippy::unwrap_used, reason = "a test")]
 #![expect(clippy::tests_outside_test_module, reason = "an integration test")]
-#![expect(clippy::disallowed_methods, reason = "the origin is a few threads")]
 
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::{Client, Reply};
+use pelton_tests::http_origin::HttpOrigin;
 use pelton_tests::process::{self, Process};
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex};
 
-/// What the origin answers to a key, and how often it was asked.
-#[derive(Default)]
-struct Script {
-    answers: BTreeMap<&'static str, String>,
-    asked: BTreeMap<String, usize>,
-    /// Answers are held back.
-    is_held: bool,
-}
-
-/// An HTTP server that follows a script.
-#[derive(Clone)]
-struct Origin {
-    address: SocketAddr,
-    script: Arc<(Mutex<Script>, Condvar)>,
-}
-
-impl Origin {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let origin = Self { address: listener.local_addr().unwrap(), script: Arc::default() };
-        let of_all = origin.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let origin = of_all.clone();
-                std::thread::spawn(move || origin.serve(&stream));
-            }
-        });
-        origin
-    }
-
-    /// Answers until the peer is gone, or the script says nothing of a key.
-    fn serve(&self, stream: &TcpStream) {
-        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-        while let Some(first) = lines.next() {
-            lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
-            let key = first.split(' ').nth(1).unwrap().trim_start_matches("/items/").to_owned();
-            let mut script = self.script.0.lock().unwrap();
-            *script.asked.entry(key.clone()).or_default() += 1;
-            self.script.1.notify_all();
-            let script = self.script.1.wait_while(script, |script| script.is_held).unwrap();
-            let Some(answer) = script.answers.get(key.as_str()).cloned() else { return };
-            drop(script);
-            if (&mut &*stream).write_all(answer.as_bytes()).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn answer(&self, key: &'static str, status: u16, lines: &str, body: &str) {
-        let size = body.len();
-        let answer = format!("HTTP/1.1 {status} It\r\nContent-Length: {size}\r\n{lines}\r\n{body}");
-        self.script.0.lock().unwrap().answers.insert(key, answer);
-    }
-
-    /// From now on it closes connections instead of an answer.
-    fn forget(&self, key: &str) {
-        self.script.0.lock().unwrap().answers.remove(key);
-    }
-
-    fn hold(&self, is_held: bool) {
-        self.script.0.lock().unwrap().is_held = is_held;
-        self.script.1.notify_all();
-    }
-
-    fn wait_until_asked(&self, key: &str) {
-        let is_asked = |script: &mut Script| script.asked.contains_key(key);
-        let script = self.script.0.lock().unwrap();
-        drop(self.script.1.wait_while(script, |script| !is_asked(script)).unwrap());
-    }
-
-    fn asked(&self, key: &str) -> usize {
-        self.script.0.lock().unwrap().asked.get(key).copied().unwrap_or_default()
-    }
-}
-
-fn serve(origin: &Origin, sets: &[&str]) -> (Fixture, Process) {
+fn serve(origin: &HttpOrigin, sets: &[&str]) -> (Fixture, Process) {
     let fixture = Fixture::empty();
-    let url = format!("upstream.url=http://{}/items/{{key}}", origin.address);
-    let own = ["origin.kind=http", &url];
+    let own = ["origin.kind=http", &HttpOrigin::url_at(origin.address)];
     let server = Process::start(&fixture.store(), &[&own, sets].concat());
     (fixture, server)
 }
@@ -106,7 +25,7 @@ fn requests(server: &Process, outcome: &str) -> u64 {
 
 #[test]
 fn values_absences_and_errors_are_told_as_the_server_tells_them() {
-    let origin = Origin::start();
+    let origin = HttpOrigin::start();
     origin.answer("json", 200, "Content-Type: application/json\r\n", "[1]");
     origin.answer("a%2Fb%FF", 200, "Content-Type: text/plain\r\n", "text");
     origin.answer("bytes", 200, "", "x");
@@ -139,7 +58,7 @@ fn values_absences_and_errors_are_told_as_the_server_tells_them() {
 
 #[test]
 fn many_who_ask_for_one_cold_key_are_one_request_to_the_server() {
-    let origin = Origin::start();
+    let origin = HttpOrigin::start();
     origin.answer("cold", 200, "", "value");
     origin.hold(true);
     let (_fixture, server) = serve(&origin, &["origin.timeout=30s"]);
@@ -164,7 +83,7 @@ fn many_who_ask_for_one_cold_key_are_one_request_to_the_server() {
 
 #[test]
 fn what_must_not_be_kept_is_asked_for_again() {
-    let origin = Origin::start();
+    let origin = HttpOrigin::start();
     origin.answer("private", 200, "Cache-Control: no-store\r\n", "1");
     let (_fixture, server) = serve(&origin, &[]);
     assert_eq!(get(&server, "private").text(), "1");
@@ -176,7 +95,7 @@ fn what_must_not_be_kept_is_asked_for_again() {
 
 #[test]
 fn while_the_server_is_down_what_is_stale_is_served_and_it_is_left_alone() {
-    let origin = Origin::start();
+    let origin = HttpOrigin::start();
     origin.answer("key", 200, "Cache-Control: max-age=0\r\n", "old");
     origin.answer("strict", 200, "Cache-Control: max-age=0, must-revalidate\r\n", "old");
     let (_fixture, server) = serve(&origin, &["cache.stale_while_revalidate=0s"]);

@@ -9,6 +9,10 @@
 //! where the cache has something to serve by then, since it may come of a write that is not yet
 //! applied.
 //!
+//! Waiters are bounded: all together, those of one flight, and those of one other shard that
+//! follow. They keep its parcels, and a crowd that asks for one cold key must not take all of them:
+//! with the rest it reads what is in memory.
+//!
 //! Invariant: at most one flight of a key is being fetched that is not void; every waiter is
 //! answered once; an entry that waiters are still to be served from is pinned.
 
@@ -16,7 +20,7 @@ use super::directory::Asked;
 use super::slots::NONE;
 use crate::error::FetchFailure;
 use crate::http::Source;
-use crate::limits::{FLIGHT_SIZE_MAX, WAITER_SIZE_MAX};
+use crate::limits::{FLIGHT_SIZE_MAX, Limits, WAITER_SIZE_MAX};
 use crate::mesh::{FlightId, Key, Parcel, ReplyRef};
 use shard_cache::Pin;
 use shard_cache::hash::KeyHash;
@@ -54,6 +58,8 @@ struct Flight {
     next: u32,
     first: u32,
     last: u32,
+    /// How many wait for it.
+    waits_count: u32,
     /// Its key was purged while it was fetched: what lands is for those who wait already.
     is_void: bool,
     /// When the origin was asked: what lands may be as old as that.
@@ -81,6 +87,10 @@ pub(super) struct Flights {
     index: Box<[u32]>,
     waits: Box<[Wait]>,
     waits_free: Vec<u32>,
+    /// Waiters of each other shard.
+    remote_counts: Box<[u32]>,
+    flight_waits_max: u32,
+    remote_waits_max: u32,
     /// Landed flights whose waiters are being woken, oldest first.
     rushing: VecDeque<u32>,
     /// Asked of the origin and not landed yet.
@@ -99,7 +109,8 @@ pub(super) enum Joined {
 }
 
 impl Flights {
-    pub(super) fn new(flights_count: u32, waits_count: u32) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let (flights_count, waits_count) = (limits.flights_max, limits.waiters_max);
         let flight = || Flight {
             generation: 0,
             hash: KeyHash::from_bits(0),
@@ -107,6 +118,7 @@ impl Flights {
             next: NONE,
             first: NONE,
             last: NONE,
+            waits_count: 0,
             is_void: false,
             ordered: Instant::ZERO,
             asked: Asked::NOTHING,
@@ -119,6 +131,9 @@ impl Flights {
             index: vec![NONE; flights_count.next_power_of_two() as usize].into_boxed_slice(),
             waits: (0..waits_count).map(|_| wait()).collect(),
             waits_free: (0..waits_count).rev().collect(),
+            remote_counts: vec![0; usize::from(limits.shards)].into_boxed_slice(),
+            flight_waits_max: limits.flight_waiters_max,
+            remote_waits_max: limits.parcels_waiting_max,
             rushing: VecDeque::with_capacity(flights_count as usize),
             fetching: 0,
         }
@@ -174,13 +189,27 @@ impl Flights {
     }
 
     fn follow(&mut self, index: u32, begun: bool, waiter: Option<Waiter>) -> Joined {
-        let generation = self.flights[index as usize].generation;
+        let Flight { generation, waits_count, .. } = self.flights[index as usize];
         if begun {
             self.wait(index, waiter, Source::Fetched);
             Joined::Lead(FlightId { slot: index, generation })
+        } else if !self.may_follow(waits_count, waiter.as_ref()) {
+            Joined::Full(waiter)
         } else {
             self.wait(index, waiter, Source::Collapsed);
             Joined::Follow
+        }
+    }
+
+    /// Whether one more may wait for a flight that has so many waiters.
+    fn may_follow(&self, waits_count: u32, waiter: Option<&Waiter>) -> bool {
+        let has_room = waits_count < self.flight_waits_max;
+        match waiter {
+            None => true,
+            Some(Waiter::Local(_)) => has_room,
+            Some(Waiter::Remote(from, _)) => {
+                has_room && self.remote_counts[usize::from(*from)] < self.remote_waits_max
+            }
         }
     }
 
@@ -296,8 +325,12 @@ impl Flights {
         if flight.first == NONE {
             flight.last = NONE;
         }
+        flight.waits_count -= 1;
         self.waits_free.push(place);
         let waiter = wait.waiter.take().expect("a listed waiter waits");
+        if let Waiter::Remote(from, _) = waiter {
+            self.remote_counts[usize::from(from)] -= 1;
+        }
         let landed = flight.landed.as_ref().expect("a rushing flight has landed");
         Some(Rush::Waiter(waiter, wait.source, landed))
     }
@@ -305,6 +338,9 @@ impl Flights {
     fn wait(&mut self, index: u32, waiter: Option<Waiter>, source: Source) {
         let Some(waiter) = waiter else { return };
         let place = self.waits_free.pop().expect("checked before joining");
+        if let Waiter::Remote(from, _) = waiter {
+            self.remote_counts[usize::from(from)] += 1;
+        }
         self.waits[place as usize] = Wait { next: NONE, source, waiter: Some(waiter) };
         let flight = &mut self.flights[index as usize];
         match flight.last {
@@ -312,6 +348,7 @@ impl Flights {
             last => self.waits[last as usize].next = place,
         }
         flight.last = place;
+        flight.waits_count += 1;
     }
 
     fn find(&self, hash: KeyHash, key: &[u8]) -> Option<u32> {

@@ -131,7 +131,10 @@ impl<R: Ring> Shard<R> {
                 let Some(Waiter::Remote(_, mut parcel)) = waiter else {
                     unreachable!("the parcel is given back")
                 };
-                parcel.answer = Answer::Shed;
+                match self.cache.lookup(hash, parcel.key(), self.now) {
+                    Some(hit) => self.fill(&mut parcel, hit.entry, Source::Hit),
+                    None => parcel.answer = Answer::Shed,
+                }
                 self.peers.send(from, Message::Reply(parcel));
             }
         }

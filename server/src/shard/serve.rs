@@ -161,8 +161,12 @@ impl<R: Ring> Shard<R> {
             Joined::Lead(id) => self.order(id),
             Joined::Follow => {}
             Joined::Full(_) => {
-                let shed = Owed::Plain(Plain::Refused(Refusal::Overloaded));
-                let resolved = self.replies.resolve(name, shed);
+                // As where the origin fails, what may be served is better than nothing.
+                let owed = match self.cache.lookup(hash, key, self.now) {
+                    Some(hit) => Owed::Entry(self.cache.pin(hit.entry), Source::Hit),
+                    None => Owed::Plain(Plain::Refused(Refusal::Overloaded)),
+                };
+                let resolved = self.replies.resolve(name, owed);
                 assert_eq!(resolved.ok(), Some(slot), "the reply was appended just now");
                 self.ready.add(&mut self.slots, slot);
             }

@@ -233,7 +233,7 @@ impl<R: Ring> Shard<R> {
             segments_ready: cache.segments_ready,
             content_types: ContentTypes::new(limits.content_types_max, &heads),
             heads,
-            flights: Flights::new(limits.flights_max, limits.waiters_max),
+            flights: Flights::new(&limits),
             stalled: None,
             stalled_since: None,
             peers: setup.peers,

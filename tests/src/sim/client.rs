@@ -218,9 +218,12 @@ impl Client {
     pub fn examiner(number: u32, prng: Prng, options: &Options, now: Instant) -> Self {
         let mut client = Self::new(number, prng, Manner::Honest, options, now);
         let limits = &options.limits;
-        // Refreshes may take up all of a few flights, and so may the keys of a batch.
+        // Refreshes may take up all of a few flights, and so may the keys of a batch, which may all
+        // be the same.
         let keys_max = u32::from(options.settings.http.batch.keys_max);
-        let is_few = limits.flights_max < 7 + keys_max;
+        let is_few = limits.flights_max < 7 + keys_max
+            || limits.flight_waiters_max < keys_max
+            || limits.parcels_waiting_max < limits.parcels_count.min(keys_max);
         client.reader.excuses = if is_few { Excuses::Overload } else { Excuses::None };
         // Its values are held until they are written: they must not take up the cache.
         let held_max = u64::from(keys_max) * u64::from(limits.value_size_max);

@@ -262,6 +262,8 @@ fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
         carry_block_size: HEAD_SIZE_MAX,
         flights_max,
         waiters_max: flights_max * bound(1, 2, 8),
+        flight_waiters_max: bound(1, 4, 512),
+        parcels_waiting_max: parcels_count - bound(1, 1, 0).min(parcels_count - 1),
         landings_per_turn_max: bound(1, 2, 16),
         fetched_size_max: 0,
         rush_per_turn_max: bound(1, 4, 64),
