@@ -173,6 +173,9 @@ const PUSH_SIZE: u64 = 168;
 /// Bytes of all that is not counted one by one: code, stacks, runtime, logs, admin.
 const PROCESS_SIZE: u64 = 24 << 20;
 
+/// Bytes of what a connection to a server of the origin has read and not yet handed on, at most.
+pub const ORIGIN_CONNECTION_SIZE: u32 = 32 << 10;
+
 /// Longest reply head, in bytes.
 pub const REPLY_HEAD_SIZE_MAX: u32 = 1024;
 
@@ -400,6 +403,12 @@ impl Limits {
         let shard = |what, size| Line { what, size, count: self.shards };
         let written = config.cache.value_size_max.max(self.written_size_max.into());
         let fetched = config.cache.value_size_max.max(self.fetched_size_max.into());
+        let connections = times(config.origin.requests_max, ORIGIN_CONNECTION_SIZE);
+        let (what, size) = match config.origin.kind {
+            "embedded" => ("store's page cache", config.origin.cache),
+            _ => ("connections to the origin", connections),
+        };
+        let origin = Line { what, size, count: 1 };
         let pages = shard("snapshot pages", times(SNAPSHOT_PAGES, self.snapshot_page_size));
         let mut bill = Bill {
             lines: vec![
@@ -417,7 +426,7 @@ impl Limits {
                 shard("hot keys", hot::SIZE as u64),
                 Line { what: "fetched values", size: fetched, count: 1 },
                 Line { what: "written values", size: written, count: 1 },
-                Line { what: "store's page cache", size: config.origin.cache, count: 1 },
+                origin,
                 Line { what: "process", size: PROCESS_SIZE, count: 1 },
             ],
         };
@@ -618,6 +627,20 @@ mod tests {
         let usual = Limits::new(&config(&[]), &GRANT).unwrap().bill(&config(&[]));
         let saved = (63 << 20) + 2 * 1024 * (8192 - 1024);
         assert_eq!(usual.total() - bill.total(), saved);
+    }
+
+    #[test]
+    fn the_bill_is_of_the_origin_that_there_is() {
+        let line = |sets: &[&str], what| {
+            let config = config(sets);
+            let bill = Limits::new(&config, &GRANT).unwrap().bill(&config);
+            bill.lines.iter().find(|line| line.what == what).map(|line| line.size)
+        };
+        let http = ["origin.kind=http", "origin.requests_max=1024"];
+        assert_eq!(line(&http, "connections to the origin"), Some(32 << 20));
+        assert_eq!(line(&http, "store's page cache"), None);
+        assert_eq!(line(&[], "connections to the origin"), None);
+        assert_eq!(line(&[], "store's page cache"), Some(64 << 20));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::store::checked;
 use super::{Fetch, Origin, Room, tls};
 use crate::config::Config;
 use crate::error::{FetchFailure, StartError};
+use crate::limits::ORIGIN_CONNECTION_SIZE;
 use crate::mesh::{ContentType, Found};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
@@ -71,6 +72,7 @@ impl Upstream {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
+            .http1_max_buf_size(ORIGIN_CONNECTION_SIZE as usize)
             .pool_max_idle_per_host(config.origin.requests_max as usize)
             .build(connector);
         let guard = Guard::new(url.address(), config.origin.requests_max, config.origin.queue_max);
