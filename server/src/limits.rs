@@ -404,11 +404,13 @@ impl Limits {
         let written = config.cache.value_size_max.max(self.written_size_max.into());
         let fetched = config.cache.value_size_max.max(self.fetched_size_max.into());
         let connections = times(config.origin.requests_max, ORIGIN_CONNECTION_SIZE);
-        let (what, size) = match config.origin.kind {
-            "embedded" => ("store's page cache", config.origin.cache),
-            _ => ("connections to the origin", connections),
+        let (what, size, count) = match config.origin.kind {
+            "embedded" => ("store's page cache", config.origin.cache, 1),
+            "redis" => ("connections to a server", connections, config.redis.urls.len()),
+            "postgres" => ("connections to a server", connections, config.postgres.urls.len()),
+            _ => ("connections to the origin", connections, 1),
         };
-        let origin = Line { what, size, count: 1 };
+        let origin = Line { what, size, count: u16::try_from(count).expect("64 at most") };
         let pages = shard("snapshot pages", times(SNAPSHOT_PAGES, self.snapshot_page_size));
         let mut bill = Bill {
             lines: vec![

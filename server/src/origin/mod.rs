@@ -33,7 +33,7 @@ pub use store::{Batch, Puts, Store, StoreFailure, StoreOptions};
 pub use upstream::Upstream;
 
 use crate::error::FetchFailure;
-use crate::mesh::{Audit, Change, Found, Key, Precondition, Upload, Written};
+use crate::mesh::{Audit, Change, Found, Key, OriginServer, Precondition, Upload, Written};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -97,8 +97,8 @@ pub trait Origin {
         None
     }
 
-    /// The guards of its servers, whose state the admin port shows.
-    fn guards(&self) -> Vec<&Guard> {
+    /// Its servers, and what their guards have seen, for the admin port.
+    fn servers(&self) -> Vec<OriginServer> {
         Vec::new()
     }
 

@@ -1,8 +1,8 @@
 //! Tells the admin port of the servers of the origin, when it asks.
 #![expect(clippy::disallowed_types, reason = "one thread: the origin is shared with its plane")]
 
-use super::{Guard, Origin};
-use crate::mesh::{OriginServer, ServersRequest};
+use super::Origin;
+use crate::mesh::ServersRequest;
 use std::rc::Rc;
 use tokio::sync::mpsc;
 
@@ -10,10 +10,6 @@ use tokio::sync::mpsc;
 pub async fn tell_servers(origin: Rc<dyn Origin>, mut requests: mpsc::Receiver<ServersRequest>) {
     while let Some(request) = requests.recv().await {
         // Whoever asked may have given up.
-        request.send(origin.guards().into_iter().map(server).collect()).ok();
+        request.send(origin.servers()).ok();
     }
-}
-
-fn server(guard: &Guard) -> OriginServer {
-    OriginServer { name: guard.name().to_owned(), counters: guard.counters() }
 }

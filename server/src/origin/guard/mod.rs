@@ -16,6 +16,7 @@ mod gate;
 mod limit;
 
 use crate::error::FetchFailure;
+use crate::mesh::OriginServer;
 use crate::metrics::ServerCounters;
 use breaker::{Breaker, Verdict};
 use budget::Budget;
@@ -69,6 +70,12 @@ impl Guard {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The server, with what this has seen.
+    #[must_use]
+    pub fn report(&self) -> OriginServer {
+        OriginServer { name: self.name.clone(), counters: self.counters() }
     }
 
     /// What it has seen, and how things are now.

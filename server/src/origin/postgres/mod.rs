@@ -19,6 +19,7 @@ mod write;
 use super::{Fetch, Origin, Room, Write, Writing, tls};
 use crate::config::Config;
 use crate::error::StartError;
+use crate::mesh::OriginServer;
 use partition::Partition;
 use server::Server;
 use std::future::Future;
@@ -70,6 +71,10 @@ impl Origin for Postgres {
             }
             [] => unreachable!("the table of parameters asks for a URL"),
         }
+    }
+
+    fn servers(&self) -> Vec<OriginServer> {
+        self.partitions.iter().map(Partition::report).collect()
     }
 
     fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {

@@ -9,7 +9,7 @@ use super::statement::Sql;
 use super::write::{Broken, write};
 use crate::config::Config;
 use crate::error::FetchFailure;
-use crate::mesh::{Found, Stale, Written};
+use crate::mesh::{Found, OriginServer, Stale, Written};
 use crate::origin::guard::{Guard, Trouble};
 use crate::origin::store::checked;
 use crate::origin::{Fetched, Room, Write};
@@ -48,6 +48,11 @@ impl Partition {
     /// What the server is called.
     pub(super) fn name(&self) -> &str {
         self.guard.name()
+    }
+
+    /// What its guard has seen.
+    pub(super) fn report(&self) -> OriginServer {
+        self.guard.report()
     }
 
     /// Reads a key.

@@ -9,6 +9,7 @@ use super::key::SLOTS_COUNT;
 use super::server::{Failed, Server};
 use super::topology::{Called, Maker};
 use crate::error::StartError;
+use crate::mesh::OriginServer;
 use redis::{ConnectionAddr, ConnectionInfo, Value};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -76,6 +77,11 @@ impl Cluster {
     pub(super) fn seeds(&self) -> String {
         let names = self.map.seeds.iter().map(|seed| seed.addr().to_string());
         names.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Those that are known, and what their guards have seen.
+    pub(super) fn servers(&self) -> Vec<OriginServer> {
+        self.map.servers.borrow().values().map(|server| server.guard().report()).collect()
     }
 
     /// The server that takes changes of a slot.

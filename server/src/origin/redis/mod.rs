@@ -18,7 +18,7 @@ use super::store::checked;
 use super::{Fetch, Fetched, Origin, Room, Write, Writing};
 use crate::config::Config;
 use crate::error::{FetchFailure, StartError};
-use crate::mesh::{ContentType, Found, Lifetime, Stale};
+use crate::mesh::{ContentType, Found, Lifetime, OriginServer, Stale};
 use key::Names;
 use redis::Pipeline;
 use server::{Failed, Server};
@@ -146,6 +146,10 @@ impl Origin for Redis {
 
     fn write(&self, write: Write) -> Writing<'_> {
         Box::pin(self.change(write))
+    }
+
+    fn servers(&self) -> Vec<OriginServer> {
+        self.topology.servers()
     }
 
     fn news(&self) -> Option<&News> {

@@ -6,6 +6,7 @@ use super::server::{Failed, Manner, Server};
 use super::settings;
 use crate::config::Config;
 use crate::error::{FetchFailure, StartError};
+use crate::mesh::OriginServer;
 use crate::origin::guard::{Guard, Trouble};
 use crate::origin::news::Teller;
 use redis::{ConnectionInfo, Pipeline};
@@ -112,6 +113,17 @@ impl Topology {
                 format!("Redis {} and {} replicas", primary.guard().name(), replicas.len())
             }
             Self::Cluster(cluster) => format!("Redis Cluster, by {}", cluster.seeds()),
+        }
+    }
+
+    /// Each server, and what its guard has seen.
+    pub(super) fn servers(&self) -> Vec<OriginServer> {
+        match self {
+            Self::Single { primary, replicas } => {
+                let all = std::iter::once(&**primary).chain(replicas);
+                all.map(|server| server.guard().report()).collect()
+            }
+            Self::Cluster(cluster) => cluster.servers(),
         }
     }
 

@@ -13,7 +13,7 @@ use super::{Fetch, Origin, Room, tls};
 use crate::config::Config;
 use crate::error::{FetchFailure, StartError};
 use crate::limits::ORIGIN_CONNECTION_SIZE;
-use crate::mesh::{ContentType, Found};
+use crate::mesh::{ContentType, Found, OriginServer};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
@@ -140,8 +140,8 @@ impl Origin for Upstream {
         Box::pin(self.guard.read(async || self.get(key).await))
     }
 
-    fn guards(&self) -> Vec<&Guard> {
-        vec![&self.guard]
+    fn servers(&self) -> Vec<OriginServer> {
+        vec![self.guard.report()]
     }
 
     /// At once: what a snapshot has brought back is served while the server is down.
