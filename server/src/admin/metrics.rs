@@ -18,6 +18,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -31,6 +32,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
         snapshots: admin.snapshots(),
         histograms: admin.with_histograms(Histograms::clone),
         uptime_s: admin.epoch.uptime().as_secs(),
+        staleness_max: admin.facts.staleness_max,
     };
     let mut registry = Registry::default();
     registry.register_collector(Box::new(snapshot));
@@ -47,6 +49,7 @@ struct Snapshot {
     snapshots: SnapshotCounters,
     histograms: Histograms,
     uptime_s: u64,
+    staleness_max: Option<Duration>,
 }
 
 impl Collector for Snapshot {
@@ -64,6 +67,13 @@ impl Collector for Snapshot {
         let name = "pelton_uptime_seconds";
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         value(&mut metric, Class::Gauge, self.uptime_s)?;
+        if let Some(bound) = self.staleness_max {
+            let help = "How long a value is called fresh at most after the origin has another one.";
+            let name = "pelton_origin_staleness_bound_seconds";
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            let seconds = u64::try_from(bound.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX);
+            value(&mut metric, Class::Gauge, seconds)?;
+        }
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let help = "Always 1; the version is a label.";
         let name = "pelton_build_info";

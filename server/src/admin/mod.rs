@@ -27,6 +27,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -79,6 +80,8 @@ pub struct Published {
 pub struct Facts {
     /// What the origin is.
     pub origin: String,
+    /// How long a value is called fresh at most after the origin has another one, if that is known.
+    pub staleness_max: Option<Duration>,
     /// What the memory is for.
     pub bill: Bill,
     /// The effective configuration.

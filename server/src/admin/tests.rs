@@ -9,6 +9,7 @@ use crate::metrics::{Counters, SERVER_TABLE, ServerCounters, TABLE};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 struct Shard {
     board: Arc<Board>,
@@ -49,6 +50,7 @@ fn ask(
     let grant = Grant { shards: 2, descriptors_max: 20_000, memory_size: 8 << 30 };
     let facts = Facts {
         origin: "a test".into(),
+        staleness_max: Some(Duration::from_millis(2_001)),
         bill: Limits::new(&config, &grant).unwrap().bill(&config),
         config: config.to_json(),
     };

@@ -19,7 +19,7 @@ pub fn open(config: &Config, limits: &Limits) -> Result<Box<dyn Origin>, StartEr
             "Set http.writes to false, or origin.kind to one that can be written.",
         )),
         "http" => Ok(Box::new(Upstream::new(config, room)?)),
-        "redis" => Ok(Box::new(Redis::new(config, room)?)),
+        "redis" => redis(config, room),
         "postgres" => postgres(config, &room),
         other => unreachable!("the table of parameters lists kinds: {other}"),
     }
@@ -33,6 +33,11 @@ fn embedded(config: &Config, limits: &Limits, room: Room) -> Result<Box<dyn Orig
     Ok(Box::new(Embedded::start(store, reads_max, writes_max, value_size_max, room)?))
 }
 
+fn redis(config: &Config, room: Room) -> Result<Box<dyn Origin>, StartError> {
+    no_snapshot_of_writes(config, "Redis")?;
+    Ok(Box::new(Redis::new(config, room)?))
+}
+
 fn postgres(config: &Config, room: &Room) -> Result<Box<dyn Origin>, StartError> {
     let off =
         [("postgres.put", &config.postgres.put), ("postgres.delete", &config.postgres.delete)];
@@ -44,12 +49,20 @@ fn postgres(config: &Config, room: &Room) -> Result<Box<dyn Origin>, StartError>
             ));
         }
     }
+    no_snapshot_of_writes(config, "PostgreSQL")?;
+    Ok(Box::new(Postgres::new(config, room)?))
+}
+
+/// What was written is not followed by what was there before it, also where the process was killed.
+fn no_snapshot_of_writes(config: &Config, name: &str) -> Result<(), StartError> {
     if config.http.writes && config.snapshot.path.is_some() {
         return Err(StartError::failed(
-            "A snapshot could bring back what was there before a write: nothing asks PostgreSQL \
-             whether a value is still the one.",
+            format!(
+                "A snapshot could bring back what was there before a write: nothing asks {name} \
+                 whether a value is still the one."
+            ),
             "Set snapshot.path to off, or http.writes to false.",
         ));
     }
-    Ok(Box::new(Postgres::new(config, room)?))
+    Ok(())
 }

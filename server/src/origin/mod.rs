@@ -36,6 +36,7 @@ use crate::error::FetchFailure;
 use crate::mesh::{Audit, Change, Found, Key, OriginServer, Precondition, Upload, Written};
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// What a fetch resolves to: the value, a clear absence (`None`), or a failure.
 pub type Fetched = Result<Option<Found>, FetchFailure>;
@@ -87,6 +88,12 @@ pub trait Origin {
     /// Where it says unasked that keys have changed; `None` where it never does. What it says is
     /// dropped, and nothing older is kept after that.
     fn news(&self) -> Option<&News> {
+        None
+    }
+
+    /// How long a value is called fresh at most after the origin has another one that nobody wrote
+    /// here, if that is known.
+    fn staleness_max(&self) -> Option<Duration> {
         None
     }
 

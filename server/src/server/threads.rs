@@ -228,6 +228,7 @@ async fn start_plane(
         hasher,
     };
     let (description, audit) = (origin.describe(), origin.audit());
+    let staleness_max = origin.staleness_max();
     let ready = Arc::new(AtomicBool::new(false));
     let (requests, purges) = sync::mpsc::channel(PURGES_WAITING_MAX);
     let purges = Purges { requests: purges, note: note_purges(config, control.clone()) };
@@ -253,6 +254,7 @@ async fn start_plane(
         address = Some(listener.local_addr().map_err(cannot)?);
         let facts = admin::Facts {
             origin: description.clone(),
+            staleness_max,
             bill: limits.bill(config),
             config: config.to_json(),
         };

@@ -14,6 +14,7 @@ mod reading;
 mod recorder;
 mod records;
 mod redis;
+mod redis_history;
 mod redis_server;
 mod shards;
 

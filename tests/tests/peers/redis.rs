@@ -1,10 +1,10 @@
 //! Redis as the origin: real servers, alone, with a replica, and as a cluster.
 
 use crate::program;
-use crate::redis_server::{RedisServer, eventually};
+use crate::redis_server::RedisServer;
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::{Client, Reply};
-use pelton_tests::process::Process;
+use pelton_tests::process::{Process, until};
 
 const TOKEN: &str = "a-token-of-some-thirty-characters";
 
@@ -81,7 +81,7 @@ fn values_are_read_as_they_are_and_live_as_long_as_redis_says() {
     }
     assert_eq!(pelton.get("json").header("content-type"), Some("text/plain"));
     // What was fetched before the connection told of changes is not kept.
-    eventually("it is kept", || pelton.get("json").header("cache-status").unwrap().contains("hit"));
+    until("it is kept", || pelton.get("json").header("cache-status").unwrap().contains("hit"));
     let short = pelton.get("short");
     let control = short.header("cache-control").unwrap();
     let of_redis = (0..=5).any(|left| control.starts_with(&format!("max-age={left},")));
@@ -95,31 +95,31 @@ fn what_others_change_is_dropped_and_what_was_told_while_nobody_listened_is_stal
     redis.cli(&["SET", "a", "1"]);
     redis.cli(&["SET", "b", "1"]);
     let pelton = Pelton::start(&[&redis], &["cache.ttl=1h"]);
-    eventually("it is connected", || pelton.is("a", "1") && pelton.is("b", "1"));
+    until("it is connected", || pelton.is("a", "1") && pelton.is("b", "1"));
     let forgotten = || pelton.process.metric("pelton_forgotten_total", "");
     let before = forgotten();
     redis.cli(&["SET", "a", "2"]);
-    eventually("the owner has dropped it", || forgotten() > before);
+    until("the owner has dropped it", || forgotten() > before);
     assert_eq!(pelton.read("a"), (200, "2".to_owned()));
     redis.cli(&["DEL", "a"]);
-    eventually("it is gone", || pelton.read("a").0 == 404);
+    until("it is gone", || pelton.read("a").0 == 404);
     redis.cli(&["SET", "a", "3"]);
-    eventually("it is there again, though its absence was kept", || pelton.is("a", "3"));
+    until("it is there again, though its absence was kept", || pelton.is("a", "3"));
     redis.cli(&["FLUSHALL"]);
-    eventually("all are gone", || pelton.read("a").0 == 404 && pelton.read("b").0 == 404);
+    until("all are gone", || pelton.read("a").0 == 404 && pelton.read("b").0 == 404);
 
     redis.cli(&["SET", "a", "4"]);
-    eventually("it is there again", || pelton.is("a", "4"));
+    until("it is there again", || pelton.is("a", "4"));
     redis.kill();
     for _ in 0..20 {
         assert_eq!(pelton.read("a"), (200, "4".to_owned()), "it is served while Redis is down");
     }
     redis.restart();
     redis.cli(&["SET", "a", "5"]);
-    eventually("what has changed meanwhile is seen", || pelton.is("a", "5"));
+    until("what has changed meanwhile is seen", || pelton.is("a", "5"));
     redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     redis.cli(&["SET", "a", "6"]);
-    eventually("the connection is opened anew", || pelton.is("a", "6"));
+    until("the connection is opened anew", || pelton.is("a", "6"));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_server_that_hangs_is_lost_and_found_again() {
     let redis = RedisServer::start(&["enable-debug-command yes"]);
     redis.cli(&["SET", "a", "1"]);
     let pelton = Pelton::start(&[&redis], &["cache.ttl=1h", "origin.timeout=300ms"]);
-    eventually("it is connected", || pelton.is("a", "1"));
+    until("it is connected", || pelton.is("a", "1"));
     let hang = std::thread::scope(|scope| {
         let hang = scope.spawn(|| redis.cli(&["DEBUG", "SLEEP", "4"]));
         while !hang.is_finished() {
@@ -138,7 +138,7 @@ fn a_server_that_hangs_is_lost_and_found_again() {
     });
     assert_eq!(hang, "OK");
     redis.cli(&["SET", "a", "2"]);
-    eventually("it is asked again", || pelton.is("a", "2"));
+    until("it is asked again", || pelton.is("a", "2"));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_server_that_hangs_is_lost_and_found_again() {
 fn writes_are_done_in_redis_and_only_where_their_precondition_holds() {
     let redis = RedisServer::start(&[]);
     let pelton = Pelton::start(&[&redis], &["cache.ttl=1h"]);
-    eventually("it is connected", || pelton.read("a").0 == 404);
+    until("it is connected", || pelton.read("a").0 == 404);
     assert_eq!(pelton.write("PUT", "a", "If-None-Match: *\r\n", "1"), 201);
     assert_eq!(redis.cli(&["GET", "a"]), "1");
     assert_eq!(pelton.write("PUT", "a", "If-None-Match: *\r\n", "2"), 412);
@@ -173,9 +173,9 @@ fn a_replica_is_read_and_where_it_is_down_the_primary_is() {
     let primary = RedisServer::start(&[]);
     let mut replica = RedisServer::start(&[&format!("replicaof 127.0.0.1 {}", primary.port)]);
     primary.cli(&["SET", "a", "1"]);
-    eventually("it is replicated", || replica.cli(&["GET", "a"]) == "1");
+    until("it is replicated", || replica.cli(&["GET", "a"]) == "1");
     let pelton = Pelton::start(&[&primary, &replica], &["redis.replicas=true", "cache.ttl=1h"]);
-    eventually("it is connected", || pelton.is("a", "1"));
+    until("it is connected", || pelton.is("a", "1"));
     let reads = |server: &RedisServer| {
         let stats = server.cli(&["INFO", "commandstats"]);
         stats.lines().any(|line| line.starts_with("cmdstat_getrange"))
@@ -183,10 +183,10 @@ fn a_replica_is_read_and_where_it_is_down_the_primary_is() {
     assert!(reads(&replica) && !reads(&primary));
     assert_eq!(pelton.write("PUT", "a", "", "2"), 204);
     primary.cli(&["SET", "a", "3"]);
-    eventually("what the primary has is seen", || pelton.is("a", "3"));
+    until("what the primary has is seen", || pelton.is("a", "3"));
     replica.kill();
     primary.cli(&["SET", "b", "1"]);
-    eventually("the primary is asked", || pelton.is("b", "1"));
+    until("the primary is asked", || pelton.is("b", "1"));
 }
 
 #[test]
@@ -195,32 +195,32 @@ fn a_cluster_is_read_and_written_and_outlives_a_primary() {
     let mut servers = RedisServer::cluster();
     let pelton = Pelton::start(&[&servers[0]], &["redis.cluster=true", "cache.ttl=1h"]);
     let keys: Vec<String> = (0..100).map(|number| format!("key-{number}")).collect();
-    eventually("it is connected", || pelton.write("PUT", "first", "", "1") == 201);
+    until("it is connected", || pelton.write("PUT", "first", "", "1") == 201);
     for key in &keys {
-        eventually("it is written", || matches!(pelton.write("PUT", key, "", key), 201 | 204));
+        until("it is written", || matches!(pelton.write("PUT", key, "", key), 201 | 204));
         assert_eq!(servers[0].cli(&["-c", "GET", key]), *key);
     }
     for key in &keys {
         servers[0].cli(&["-c", "SET", key, "changed"]);
     }
     for key in &keys {
-        eventually("what others change is seen", || pelton.is(key, "changed"));
+        until("what others change is seen", || pelton.is(key, "changed"));
     }
     let primary = servers.iter().position(|server| server.is_primary());
     let mut dead = servers.remove(primary.unwrap());
     dead.kill();
-    eventually("a replica has taken over", || {
+    until("a replica has taken over", || {
         servers.iter().filter(|server| server.is_primary()).count() == 3
     });
     for key in &keys {
         assert_eq!(pelton.read(key), (200, "changed".to_owned()), "{key}");
     }
     for key in &keys {
-        eventually("it is written to who has taken over", || {
+        until("it is written to who has taken over", || {
             matches!(pelton.write("PUT", key, "", "again"), 201 | 204)
         });
         servers[0].cli(&["-c", "SET", key, "others"]);
-        eventually("who has taken over tells of changes", || pelton.is(key, "others"));
+        until("who has taken over tells of changes", || pelton.is(key, "others"));
     }
 }
 
@@ -254,7 +254,7 @@ fn tls_a_user_and_his_password_are_used_and_not_shown() {
     let password = format!("redis.password_file={}", path("password"));
     let trusted = format!("origin.tls_ca={certificate}");
     let pelton = Pelton::start_at(&urls, &[&password, &trusted]);
-    eventually("it is connected", || pelton.is("a", "1"));
+    until("it is connected", || pelton.is("a", "1"));
     for page in ["/config", "/stats"] {
         let (status, text) = pelton.process.admin(page);
         assert!(status == 200 && !text.contains("the-password"), "{page}: {text}");

@@ -1,10 +1,9 @@
 //! Redis servers that a test starts, alone or as a cluster, and ends.
 
 use crate::program;
-use pelton_tests::process::free_ports;
+use pelton_tests::process::{free_ports, until};
 use std::fs::File;
 use std::process::{Child, Output, Stdio};
-use std::time::Duration;
 use tempfile::TempDir;
 
 /// A server that runs; dropped, it ends.
@@ -57,7 +56,7 @@ impl RedisServer {
 
     fn wait_until_it_answers(&self) {
         // One that wants a password or a certificate says so, and that is an answer.
-        eventually("Redis answers", || {
+        until("Redis answers", || {
             let output = self.run_cli(&["PING"]);
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             !said.is_empty() && !said.contains("refused")
@@ -80,7 +79,7 @@ impl RedisServer {
         create.extend(["--cluster-replicas", "1", "--cluster-yes"]);
         servers[0].cli(&create);
         for server in &servers {
-            eventually("the cluster is whole", || {
+            until("the cluster is whole", || {
                 let has_all = server.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
                 let role = server.cli(&["ROLE"]);
                 has_all && (role.starts_with("master") || role.contains("connected"))
@@ -113,21 +112,4 @@ fn run(port: u16, folder: &TempDir, settings: &[String]) -> Child {
     }
     let log = File::create(folder.path().join("log")).unwrap();
     command.current_dir(folder).stdin(Stdio::null()).stdout(log).spawn().unwrap()
-}
-
-/// How often it is looked whether something holds, once in [`PAUSE`].
-const LOOKS_MAX: u32 = 3_000;
-
-/// The time between.
-const PAUSE: Duration = Duration::from_millis(10);
-
-/// Waits until something holds.
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..LOOKS_MAX {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(PAUSE);
-    }
-    panic!("never: {what}");
 }

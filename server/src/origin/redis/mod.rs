@@ -18,7 +18,7 @@ use super::store::checked;
 use super::{Fetch, Fetched, Origin, Room, Write, Writing};
 use crate::config::Config;
 use crate::error::{FetchFailure, StartError};
-use crate::mesh::{ContentType, Found, Lifetime, OriginServer, Stale};
+use crate::mesh::{ContentType, Found, LEASE, Lifetime, OriginServer, Stale};
 use key::Names;
 use redis::Pipeline;
 use server::{Failed, Server};
@@ -45,6 +45,7 @@ pub struct Redis {
     room: Room,
     value_size_max: usize,
     ttl: Duration,
+    reads_replicas: bool,
 }
 
 impl Redis {
@@ -62,8 +63,8 @@ impl Redis {
         let topology = Topology::new(config, &names, teller)?;
         let content_type = settings::content_type(config)?;
         let value_size_max = usize::try_from(config.cache.value_size_max).expect("below 4 GiB");
-        let ttl = config.cache.ttl;
-        Ok(Self { topology, names, content_type, news, room, value_size_max, ttl })
+        let (ttl, reads_replicas) = (config.cache.ttl, config.redis.replicas);
+        Ok(Self { topology, names, content_type, news, room, value_size_max, ttl, reads_replicas })
     }
 
     async fn read(&self, key: &[u8]) -> Fetched {
@@ -146,6 +147,14 @@ impl Origin for Redis {
 
     fn write(&self, write: Write) -> Writing<'_> {
         Box::pin(self.change(write))
+    }
+
+    /// A change is missed while nobody knows that the connection is lost; then all becomes stale,
+    /// once no shard serves copies by its lease. A replica may lag by any time.
+    fn staleness_max(&self) -> Option<Duration> {
+        let heard = self.news.as_ref().map(|_| server::PING_EVERY + server::PONG_WITHIN + LEASE);
+        let within = heard.map_or(self.ttl, |heard| heard.min(self.ttl));
+        (!self.reads_replicas).then_some(within)
     }
 
     fn servers(&self) -> Vec<OriginServer> {
