@@ -404,13 +404,25 @@ impl Limits {
         let written = config.cache.value_size_max.max(self.written_size_max.into());
         let fetched = config.cache.value_size_max.max(self.fetched_size_max.into());
         let connections = times(config.origin.requests_max, ORIGIN_CONNECTION_SIZE);
-        let (what, size, count) = match config.origin.kind {
-            "embedded" => ("store's page cache", config.origin.cache, 1),
-            "redis" => ("connections to a server", connections, config.redis.urls.len()),
-            "postgres" => ("connections to a server", connections, config.postgres.urls.len()),
-            _ => ("connections to the origin", connections, 1),
+        let asks = |kind: &str| {
+            let of_tier =
+                config.origin.kind == "tier" && config.tier.of.iter().any(|of| of == kind);
+            config.origin.kind == kind || of_tier
         };
-        let origin = Line { what, size, count: u16::try_from(count).expect("64 at most") };
+        let servers = [
+            ("http", "connections to the HTTP server", 1),
+            ("redis", "connections to a Redis server", config.redis.urls.len()),
+            ("postgres", "connections to a PostgreSQL server", config.postgres.urls.len()),
+        ];
+        let servers =
+            servers.into_iter().filter(|(kind, ..)| asks(kind)).map(|(_, what, count)| Line {
+                what,
+                size: connections,
+                count: u16::try_from(count).expect("64 at most"),
+            });
+        let size = config.origin.cache;
+        let store = Line { what: "store's page cache", size, count: 1 };
+        let store = asks("embedded").then_some(store);
         let pages = shard("snapshot pages", times(SNAPSHOT_PAGES, self.snapshot_page_size));
         let mut bill = Bill {
             lines: vec![
@@ -428,10 +440,10 @@ impl Limits {
                 shard("hot keys", hot::SIZE as u64),
                 Line { what: "fetched values", size: fetched, count: 1 },
                 Line { what: "written values", size: written, count: 1 },
-                origin,
                 Line { what: "process", size: PROCESS_SIZE, count: 1 },
             ],
         };
+        bill.lines.extend(store.into_iter().chain(servers));
         bill.lines.extend(config.snapshot.path.is_some().then_some(pages));
         bill
     }
@@ -639,9 +651,9 @@ mod tests {
             bill.lines.iter().find(|line| line.what == what).map(|line| line.size)
         };
         let http = ["origin.kind=http", "origin.requests_max=1024"];
-        assert_eq!(line(&http, "connections to the origin"), Some(32 << 20));
+        assert_eq!(line(&http, "connections to the HTTP server"), Some(32 << 20));
         assert_eq!(line(&http, "store's page cache"), None);
-        assert_eq!(line(&[], "connections to the origin"), None);
+        assert_eq!(line(&[], "connections to the HTTP server"), None);
         assert_eq!(line(&[], "store's page cache"), Some(64 << 20));
     }
 

@@ -140,7 +140,7 @@ parameters! {
     }
     /// The source of truth that is asked on a miss.
     origin: Origin {
-        kind: &'static str, Word(&["embedded", "http", "redis", "postgres"]), r#""embedded""#, "Kind of the origin. `embedded`: a store in one file. `http`: an HTTP server, of which `upstream` tells. `redis`: Redis, of which `redis` tells. `postgres`: PostgreSQL, of which `postgres` tells.";
+        kind: &'static str, Word(&["embedded", "http", "redis", "postgres", "tier"]), r#""embedded""#, "Kind of the origin. `embedded`: a store in one file. `http`: an HTTP server, of which `upstream` tells. `redis`: Redis, of which `redis` tells. `postgres`: PostgreSQL, of which `postgres` tells. `tier`: several of them, one in front of the other, which `tier` names.";
         path: PathBuf, Path, r#""pelton-data/store.redb""#, "File of the embedded store.";
         timeout: Duration, Duration(1, HOUR), r#""2s""#, "Time for one fetch; a later answer is none (504).";
         cache: u64, Size(1 << 20, 1 << 40), r#""64MiB""#, "Memory of the embedded store's page cache.";
@@ -171,6 +171,10 @@ parameters! {
         put: Option<String>, TextOrOff, r#""off""#, "SQL that stores the value `$2`, and the content type `$3` where it takes one, for the key `$1`. `off`: nothing can be written.";
         delete: Option<String>, TextOrOff, r#""off""#, "SQL that removes the key `$1`. `off`: nothing can be written.";
         connections: u32, Count(1, 64), "4", "Most connections to each partition that are read from, and as many more where it is written.";
+    }
+    /// Origins one in front of the other.
+    tier: Tier {
+        of: Vec<String>, Texts(2, 4), r#"["redis", "postgres"]"#, "Kinds of origins in the order in which they are asked; the last has the truth.";
     }
     /// What of the cache is written to disk, so that a restart is warm.
     snapshot: Snapshot {

@@ -55,6 +55,9 @@ pub struct EtagSet {
 }
 
 impl EtagSet {
+    /// The set that matches any tag: `*`.
+    pub const ANY: Self = Self { any: true, count: 0, tags: [0; TAGS_MAX] };
+
     /// The set that matches nothing: the request is not conditional.
     pub const EMPTY: Self = Self { any: false, count: 0, tags: [0; TAGS_MAX] };
 

@@ -47,6 +47,9 @@ pub struct Precondition {
 }
 
 impl Precondition {
+    /// The key is not there.
+    pub const ABSENT: Self = Self { if_match: None, if_none_match: EtagSet::ANY };
+
     /// Whether it holds where the key's value has the tag `current`, or is not there.
     #[must_use]
     pub fn holds(&self, current: Option<Etag>) -> bool {

@@ -1,6 +1,6 @@
 //! Which origin a configuration asks for.
 
-use super::{Embedded, Origin, Postgres, Redis, Room, Store, StoreOptions, Upstream};
+use super::{Embedded, Origin, Postgres, Redis, Room, Store, StoreOptions, Tier, Upstream};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::limits::Limits;
@@ -12,7 +12,20 @@ use crate::limits::Limits;
 /// tried until it does.
 pub fn open(config: &Config, limits: &Limits) -> Result<Box<dyn Origin>, StartError> {
     let room = Room::new(limits.fetched_size_max);
-    match config.origin.kind {
+    if config.origin.kind == "tier" {
+        return tier(config, limits, &room);
+    }
+    one(config.origin.kind, config, limits, room)
+}
+
+/// An origin of this kind.
+fn one(
+    kind: &str,
+    config: &Config,
+    limits: &Limits,
+    room: Room,
+) -> Result<Box<dyn Origin>, StartError> {
+    match kind {
         "embedded" => embedded(config, limits, room),
         "http" if config.http.writes => Err(StartError::failed(
             "http.writes is true, but an origin of the kind \"http\" cannot be written.",
@@ -51,6 +64,37 @@ fn postgres(config: &Config, room: &Room) -> Result<Box<dyn Origin>, StartError>
     }
     no_snapshot_of_writes(config, "PostgreSQL")?;
     Ok(Box::new(Postgres::new(config, room)?))
+}
+
+fn tier(config: &Config, limits: &Limits, room: &Room) -> Result<Box<dyn Origin>, StartError> {
+    let names = config.tier.of.as_slice();
+    let (last, above) = names.split_last().expect("there are two at least");
+    let wrong = |what: String| {
+        Err(StartError::failed(
+            format!("tier.of {what}."),
+            "Name embedded, http, redis or postgres, each once; http can be the last alone.",
+        ))
+    };
+    for (index, name) in names.iter().enumerate() {
+        if !["embedded", "http", "redis", "postgres"].contains(&name.as_str()) {
+            return wrong(format!("names what is no kind of origin: {name}"));
+        }
+        if names[..index].contains(name) {
+            return wrong(format!("names {name} twice"));
+        }
+    }
+    if above.iter().any(|name| name == "http") {
+        return wrong(format!("has http before {last}, and nothing can be put into it"));
+    }
+    let sql = &config.postgres;
+    let cannot_be_filled = sql.put.is_none() || sql.delete.is_none();
+    if above.iter().any(|name| name == "postgres") && cannot_be_filled {
+        return wrong(format!("has postgres before {last}, which needs postgres.put and delete"));
+    }
+    no_snapshot_of_writes(config, "the last origin of the tier")?;
+    let origins = names.iter().map(|name| one(name, config, limits, room.clone()));
+    let origins = origins.collect::<Result<_, _>>()?;
+    Ok(Box::new(Tier::new(origins, config.origin.timeout, config.cache.ttl)))
 }
 
 /// What was written is not followed by what was there before it, also where the process was killed.

@@ -15,6 +15,7 @@ mod redis;
 mod room;
 mod servers;
 mod store;
+mod tier;
 mod tls;
 mod upstream;
 mod writer;
@@ -30,6 +31,7 @@ pub use redis::Redis;
 pub use room::Room;
 pub use servers::tell_servers;
 pub use store::{Batch, Puts, Store, StoreFailure, StoreOptions};
+pub use tier::Tier;
 pub use upstream::Upstream;
 
 use crate::error::FetchFailure;

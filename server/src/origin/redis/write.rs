@@ -42,6 +42,11 @@ impl Redis {
                 Change::Delete => self.delete(&name).await,
             };
         }
+        if let (Precondition::ABSENT, Change::Put { lifetime, .. }) =
+            (write.precondition, write.change)
+        {
+            return self.add(&name, &write.value, lifetime).await;
+        }
         for _ in 0..LOOKS_MAX {
             if let Some(written) = self.change_if(&name, &write).await {
                 return written;
@@ -65,6 +70,23 @@ impl Redis {
         };
         let answer = self.topology.write(name, set).await;
         told(answer, |is_there| self.stored(value, lifetime, !is_there))
+    }
+
+    async fn add(&self, name: &[u8], value: &[u8], lifetime: Lifetime) -> Written {
+        let add = async |server: &Server, called: Called| {
+            let mut commands = called.pipeline();
+            commands.cmd("SET").arg(name).arg(value).arg("NX");
+            if let Some(ttl_ms) = ttl_ms(lifetime) {
+                commands.arg("PX").arg(ttl_ms);
+            }
+            let (is_new,): (bool,) = server.ask(&commands).await?;
+            Ok(is_new)
+        };
+        let answer = self.topology.write(name, add).await;
+        told(answer, |is_new| match is_new {
+            true => self.stored(value, lifetime, true),
+            false => Written::PreconditionFailed,
+        })
     }
 
     async fn delete(&self, name: &[u8]) -> Written {

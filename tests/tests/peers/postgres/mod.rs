@@ -1,6 +1,7 @@
 //! PostgreSQL as the origin: servers that we start, lock, restart and change under its feet.
 
 mod cluster;
+mod tier;
 mod writes;
 
 use cluster::Cluster;

@@ -6,7 +6,7 @@ use pelton_tests::fixture::Fixture;
 use pelton_tests::http::{Client, Reply};
 use pelton_tests::process::Process;
 
-const TOKEN: &str = "a-token-of-some-thirty-characters";
+pub(super) const TOKEN: &str = "a-token-of-some-thirty-characters";
 
 const PUT: &str = "postgres.put=INSERT INTO items (key, value, content_type) VALUES ($1, $2, $3) \
      ON CONFLICT (key) DO UPDATE SET value = $2, content_type = $3";
@@ -16,7 +16,7 @@ const DELETE: &str = "postgres.delete=DELETE FROM items WHERE key = $1";
 /// Sessions of ours that wait for a lock.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
 
-fn serve_writes(cluster: &Cluster, sets: &[&str]) -> (Fixture, Process) {
+pub(super) fn serve_writes(cluster: &Cluster, sets: &[&str]) -> (Fixture, Process) {
     let fixture = Fixture::empty();
     let token = fixture.token_file(TOKEN);
     let own = ["http.writes=true", &*token, QUERY, PUT, DELETE];
@@ -45,11 +45,11 @@ fn answer(mut client: Client) -> Reply {
     client.receive(false).unwrap()
 }
 
-fn put(server: &Process, key: &str, lines: &str, body: &str) -> Reply {
+pub(super) fn put(server: &Process, key: &str, lines: &str, body: &str) -> Reply {
     answer(send(server, "PUT", key, lines, body))
 }
 
-fn delete(server: &Process, key: &str, lines: &str) -> u16 {
+pub(super) fn delete(server: &Process, key: &str, lines: &str) -> u16 {
     answer(send(server, "DELETE", key, lines, "")).status
 }
 
