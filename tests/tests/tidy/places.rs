@@ -22,6 +22,7 @@ const ASYNC: &[&str] = &[
     "server/src/origin",
     "server/src/server",
     "server/src/storage",
+    "tests/examples/own_origin.rs",
     "tests/src/sim/keeper.rs",
     "tests/src/snapshots.rs",
 ];
