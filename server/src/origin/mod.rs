@@ -13,6 +13,7 @@ mod postgres;
 mod record;
 mod redis;
 mod room;
+mod secret;
 mod servers;
 mod store;
 mod tier;

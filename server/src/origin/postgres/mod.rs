@@ -20,6 +20,7 @@ use super::{Fetch, Origin, Room, Write, Writing, tls};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::mesh::OriginServer;
+use crate::origin::secret::password;
 use partition::Partition;
 use server::Server;
 use std::future::Future;
@@ -40,7 +41,8 @@ impl Postgres {
     /// A URL is none, the password cannot be read, or there is no certificate to trust.
     pub fn new(config: &Config, room: &Room) -> Result<Self, StartError> {
         let tls = MakeRustlsConnect::new(tls::config(config.origin.tls_ca.as_deref())?);
-        let password = server::password(config.postgres.password_file.as_deref())?;
+        let file = config.postgres.password_file.as_deref();
+        let password = password("postgres.password_file", file)?;
         let sql = Rc::new(statement::Sql::of(&config.postgres));
         let servers = config.postgres.urls.iter().enumerate().map(|(index, url)| {
             Server::parse(index, url, password.as_deref(), config.origin.timeout, tls.clone())

@@ -5,7 +5,6 @@
 
 use super::fault::{Seldom, told};
 use crate::error::StartError;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -146,26 +145,6 @@ fn name(config: &Config) -> String {
     format!("{}/{database}", hosts.join(","))
 }
 
-/// The password in a file: its first line.
-///
-/// # Errors
-/// The file cannot be read, or its first line is empty.
-pub(super) fn password(path: Option<&Path>) -> Result<Option<String>, StartError> {
-    let Some(path) = path else { return Ok(None) };
-    let refused = |why: &str| {
-        StartError::failed(
-            format!("postgres.password_file {} cannot be used: {why}.", path.display()),
-            "Write the password into its first line, readable for this user alone, or set it to \
-             off.",
-        )
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| refused(&error.to_string()))?;
-    match text.lines().next() {
-        Some(line) if !line.is_empty() => Ok(Some(line.to_owned())),
-        _ => Err(refused("its first line is empty")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,18 +192,5 @@ mod tests {
             assert!(error.contains("postgres.urls[1]") && error.contains(what), "{url}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_password_is_the_first_line_of_its_file() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("password");
-        assert!(password(Some(&path)).expect_err("no file").to_string().contains("password_file"));
-        for (text, expected) in [("a b\n", Some("a b")), ("a\r\nmore", Some("a")), ("\na", None)] {
-            std::fs::write(&path, text).expect("written");
-            let read = password(Some(&path)).ok().flatten();
-            assert_eq!(read.as_deref(), expected, "{text:?}");
-        }
-        assert_eq!(password(None), Ok(None));
     }
 }

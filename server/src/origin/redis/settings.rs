@@ -4,8 +4,8 @@ use super::key::Names;
 use crate::config::Config;
 use crate::error::StartError;
 use crate::mesh::ContentType;
+use crate::origin::secret::password;
 use redis::{Client, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion, TlsCertificates};
-use std::path::Path;
 
 /// What keys are called.
 pub(super) fn names(config: &Config) -> Result<Names, StartError> {
@@ -29,7 +29,7 @@ pub(super) fn content_type(config: &Config) -> Result<ContentType, StartError> {
 
 /// How each server is connected to, in the order of `redis.urls`.
 pub(super) fn servers(config: &Config) -> Result<Vec<ConnectionInfo>, StartError> {
-    let password = config.redis.password_file.as_deref().map(password).transpose()?;
+    let password = password("redis.password_file", config.redis.password_file.as_deref())?;
     config.redis.urls.iter().map(|url| server(url, password.as_deref(), config)).collect()
 }
 
@@ -59,16 +59,6 @@ fn server(
         redis = redis.set_protocol(ProtocolVersion::RESP3);
     }
     Ok(info.set_redis_settings(redis))
-}
-
-fn password(path: &Path) -> Result<String, StartError> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        StartError::failed(
-            format!("redis.password_file cannot be read: {}: {error}.", path.display()),
-            "Write the password into it, readable for this user alone.",
-        )
-    })?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// A client of a server, which trusts whom the configuration says.
