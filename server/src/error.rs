@@ -86,6 +86,11 @@ impl StartError {
         Self { exit: Exit::Failed, what: what.into(), remedy: remedy.into() }
     }
 
+    /// A command line that asks for what cannot be; ends with [`Exit::Usage`].
+    pub fn usage(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, what: what.into(), remedy: remedy.into() }
+    }
+
     /// A host that the server cannot run on as it is; ends with [`Exit::Findings`].
     pub fn host(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { exit: Exit::Findings, what: what.into(), remedy: remedy.into() }

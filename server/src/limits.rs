@@ -77,6 +77,8 @@ pub struct Limits {
     /// Parcels of one other shard that wait for fetches, before it may follow no more of them: with
     /// the rest it reads what is in memory.
     pub parcels_waiting_max: u32,
+    /// Last fetches that are remembered; a power of two.
+    pub recent_count: u32,
     /// Fetched values stored in a turn: each may cost a copy of `cache.value_size_max`.
     pub landings_per_turn_max: u32,
     /// Bytes of fetched values on their way to the shards, all shards together; a single value may
@@ -155,6 +157,9 @@ pub const FLIGHT_SIZE_MAX: u64 = 640;
 
 /// Bytes of a waiter: at most; the shard asserts it.
 pub const WAITER_SIZE_MAX: u64 = 32;
+
+/// Bytes of what is remembered of the last fetch of a key: at most; the shard asserts it.
+pub const RECENT_SIZE_MAX: u64 = 80;
 
 /// Bytes of what is kept of a value that another shard reads in pieces, and of its free place: at
 /// most; the shard asserts it.
@@ -240,6 +245,7 @@ const FIXED: Limits = Limits {
     waiters_max: 8192,
     flight_waiters_max: 0,
     parcels_waiting_max: 448,
+    recent_count: 1024,
     landings_per_turn_max: 64,
     fetched_size_max: 16 << 20,
     rush_per_turn_max: 256,
@@ -280,6 +286,7 @@ const _: () = {
     assert!(l.requests_per_connection_turn_max <= l.requests_per_turn_max, "one is a part");
     assert!(l.replies_per_connection_max <= l.replies_max, "one is a part");
     assert!(l.flights_max <= l.waiters_max, "every flight has a waiter");
+    assert!(l.recent_count.is_power_of_two(), "the table masks its index");
     assert!(l.parcels_waiting_max < l.parcels_count, "a read of what is in memory finds a parcel");
     assert!(l.replica_value_size_max < l.copy_threshold, "a copy is never sent from its cache");
     assert!(l.replica_value_size_max + 512 <= l.parcel_size, "a copy's key lies behind its value");
@@ -394,7 +401,8 @@ impl Limits {
         let slots = u64::from(self.connections_max) * CONNECTION_SLOT_SIZE_MAX
             + u64::from(self.replies_max) * REPLY_SIZE_MAX
             + u64::from(self.flights_max) * FLIGHT_SIZE_MAX
-            + u64::from(self.waiters_max) * WAITER_SIZE_MAX;
+            + u64::from(self.waiters_max) * WAITER_SIZE_MAX
+            + u64::from(self.recent_count) * RECENT_SIZE_MAX;
         let messages = u64::from(self.messages_per_peer_max) * MESSAGE_SIZE;
         let parcels = times(self.parcels_count, self.parcel_size)
             + times(self.big_parcels_count, self.big_parcel_size)

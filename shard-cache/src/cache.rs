@@ -5,6 +5,7 @@ use crate::freshness::{Freshness, StaleWindows, freshness};
 use crate::ghost::Ghost;
 use crate::hash::{Etag, KeyHash, KeyHasher};
 use crate::index::{Found, Index, Place};
+use crate::inspect::Standing;
 use crate::layout::{KEY_SIZE_MAX, Layout, SEGMENT_SIZE, run_count};
 use crate::pins::Pin;
 use crate::policy::{Policy, Pool, S3Fifo};
@@ -99,7 +100,7 @@ pub struct Cache<'m, P: Policy = S3Fifo> {
     pub(crate) segments: Segments,
     pub(crate) rules: Rules,
     pub(crate) hasher: KeyHasher,
-    windows: Vec<StaleWindows>,
+    pub(crate) windows: Vec<StaleWindows>,
     /// How many of them it was made with.
     windows_given: u8,
     value_size_max: u32,
@@ -111,6 +112,8 @@ pub struct Cache<'m, P: Policy = S3Fifo> {
     /// Walks so far.
     pub(crate) walks: u32,
     pub(crate) removed: Removed,
+    /// The entry that a lookup has dropped last, by its key, and why.
+    pub(crate) unserved: Option<(KeyHash, Standing)>,
     policy: PhantomData<P>,
 }
 
@@ -158,6 +161,7 @@ impl<'m, P: Policy> Cache<'m, P> {
             walk: None,
             walks: 0,
             removed: Removed::new(),
+            unserved: None,
             policy: PhantomData,
         }
     }
@@ -224,11 +228,14 @@ impl<'m, P: Policy> Cache<'m, P> {
     fn drop_unserved(&mut self, place: Place, at: EntryRef, is_purged: bool) {
         self.index.clear(place);
         self.count_out(at, &Header::read(self.arena, at));
-        if is_purged {
+        let standing = if is_purged {
             self.statistics.purged += 1;
+            Standing::Purged
         } else {
             self.statistics.expired += 1;
-        }
+            Standing::Dead
+        };
+        self.unserved = Some((self.hasher.hash(entry::key(self.arena, at)), standing));
     }
 
     /// The entry at `at`.
@@ -438,10 +445,6 @@ impl<'m, P: Policy> Cache<'m, P> {
     /// The windows of an entry, unless the cache was made with them.
     pub(crate) fn own_windows(&self, kind: Kind) -> Option<StaleWindows> {
         (kind.windows >= self.windows_given).then(|| self.windows(kind))
-    }
-
-    pub(crate) fn windows(&self, kind: Kind) -> StaleWindows {
-        self.windows[usize::from(kind.windows)]
     }
 
     #[inline]

@@ -25,7 +25,8 @@
 //! The budget is hard: [`Layout`] says every byte, and nothing is allocated after construction.
 //!
 //! Modules, ground to top: `time`, `hash`, `freshness`, `policy`, `prefetch`, `entry`, `layout`,
-//! `index`, `ghost`, `segments`, `purge`, `cache`, `reclaim`, `pins`, `snapshot`.
+//! `index`, `ghost`, `segments`, `purge`, `cache`, `reclaim`, `pins`, `snapshot`,
+//! `inspect`.
 
 mod cache;
 mod entry;
@@ -33,6 +34,7 @@ mod freshness;
 mod ghost;
 pub mod hash;
 mod index;
+mod inspect;
 mod layout;
 mod pins;
 pub mod policy;
@@ -47,6 +49,7 @@ pub mod time;
 pub use cache::{Cache, Hit, NewValue, Statistics, StoreRefused, WINDOWS_COUNT_MAX};
 pub use entry::{Entry, EntryRef, FreshFor, Kind, entry_size};
 pub use freshness::{Freshness, StaleWindows};
+pub use inspect::Standing;
 pub use layout::{Layout, LayoutError, SEGMENT_SIZE};
 pub use pins::Pin;
 pub use policy::Policy;

@@ -4,7 +4,7 @@
 //! within a turn of its loop: a quarter of a second where it has nothing else to do. A table that
 //! was handed over regularly would be as old as the visit before.
 
-use super::Admin;
+use super::{Admin, key};
 use crate::hot::{Heavy, Ranking, SAMPLED_ONE_IN, Window};
 use crate::mesh::Taker;
 use axum::extract::{RawQuery, State};
@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
-use std::str;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,13 +155,10 @@ async fn report(windows: impl Iterator<Item = &Window>, top: u16) -> HotReport {
 
 fn hot_key(heavy: &Heavy<'_>, samples: u64, bytes: u64) -> HotKey {
     let counter = heavy.counter;
-    let (key, encoding) = match text(counter.key(), counter.is_cut()) {
-        Some(text) => (text.to_owned(), "text"),
-        None => (percent(counter.key()), "percent"),
-    };
+    let (key, encoding) = key::shown(counter.key(), counter.is_cut());
     HotKey {
         key,
-        encoding: encoding.to_owned(),
+        encoding,
         cut: counter.is_cut(),
         requests_share: share(heavy.count, samples),
         requests_share_error: share(heavy.error, samples),
@@ -170,30 +166,6 @@ fn hot_key(heavy: &Heavy<'_>, samples: u64, bytes: u64) -> HotKey {
         remote_share: share(heavy.remote, heavy.seen),
         owner_shard: counter.owner(),
     }
-}
-
-/// A key as text, if it is any. The end of one that was cut may lack a part of a character.
-fn text(key: &[u8], is_cut: bool) -> Option<&str> {
-    match str::from_utf8(key) {
-        Ok(text) => Some(text),
-        Err(error) if is_cut && error.error_len().is_none() => {
-            str::from_utf8(&key[..error.valid_up_to()]).ok()
-        }
-        Err(_) => None,
-    }
-}
-
-/// A key as it stands in a path: what is not unreserved (RFC 3986 section 2.3) as %XX.
-fn percent(key: &[u8]) -> String {
-    let mut text = String::new();
-    for &byte in key {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(byte.into());
-        } else {
-            write!(text, "%{byte:02X}").expect("a string grows");
-        }
-    }
-    text
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share is shown to a few digits")]
@@ -281,14 +253,5 @@ mod tests {
             assert!(top(query).unwrap_err().starts_with("top is a number from 1 to 1000"));
         }
         assert_eq!(top("n=3"), Err("there is no parameter \"n\", only \"top\"\n".into()));
-    }
-
-    #[test]
-    fn keys_are_text_or_what_stands_in_a_path() {
-        assert_eq!(text("k\u{e9}".as_bytes(), false), Some("k\u{e9}"));
-        assert_eq!(text(b"k\xc3", true), Some("k"), "half a character at a cut");
-        assert_eq!(text(b"k\xc3", false), None);
-        assert_eq!(text(b"k\xff", true), None);
-        assert_eq!(percent(b"a/\xff~%"), "a%2F%FF~%25");
     }
 }

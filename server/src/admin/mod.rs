@@ -1,21 +1,25 @@
 //! The port for operators: is it alive, is it ready, what does it do, how is it set.
 //!
 //! Runs beside the origin plane on the same thread. It reads what shards have published and asks
-//! none of them, but for their hot keys; nobody stops for it. Only a purge changes something; it
-//! needs the token.
+//! none of them, but for their hot keys and why one is served as it is; nobody stops for it. Only a
+//! purge changes something; it needs the token.
 
+mod explain;
 mod hot;
+mod key;
 mod metrics;
 mod purge;
 mod stats;
 
+pub use explain::{EntryReport, ExplainReport, FetchReport, FlightReport, OriginReport};
 pub use hot::{HotKey, HotReport, TOP_MAX};
+pub use key::{bounded as bounded_key, parse as parse_key, percent as percent_key};
 pub use purge::Purger;
 
 use crate::histograms::Histograms;
 use crate::hot::Window;
 use crate::limits::Bill;
-use crate::mesh::{Control, OriginServer, ServersRequest, Taker};
+use crate::mesh::{Control, ExplainRequest, OriginServer, ServersRequest, Taker};
 use crate::metrics::{Board, SnapshotBoard, SnapshotCounters};
 use crate::sys::clock::Epoch;
 use axum::Router;
@@ -55,6 +59,7 @@ pub struct Admin {
     histograms: Mutex<Collected>,
     hot_keys: tokio::sync::Mutex<Vec<hot::Desk>>,
     servers: mpsc::Sender<ServersRequest>,
+    explanations: mpsc::Sender<ExplainRequest>,
     control: Control,
     epoch: Epoch,
     origin_ready: Arc<AtomicBool>,
@@ -73,6 +78,8 @@ pub struct Published {
     pub sources: Vec<Source>,
     /// Who tells of the servers of the origin.
     pub servers: mpsc::Sender<ServersRequest>,
+    /// Who explains keys.
+    pub explanations: mpsc::Sender<ExplainRequest>,
 }
 
 /// What does not change while the server runs.
@@ -120,7 +127,7 @@ impl Admin {
         purger: Purger,
         facts: Facts,
     ) -> Self {
-        let Published { boards, snapshots, sources, servers } = published;
+        let Published { boards, snapshots, sources, servers, explanations } = published;
         let (sources, desks) = sources
             .into_iter()
             .map(|source| (source.histograms, hot::Desk::new(source.hot_keys)))
@@ -133,6 +140,7 @@ impl Admin {
             histograms,
             hot_keys,
             servers,
+            explanations,
             control,
             epoch,
             origin_ready,
@@ -196,6 +204,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/stats", get(stats::stats))
         .route("/hot", get(hot::hot))
+        .route("/explain", get(explain::explain))
         .route("/config", get(config))
         .route("/purge", post(purge::purge))
         .layer(DefaultBodyLimit::max(BODY_SIZE_MAX))

@@ -2,7 +2,8 @@
 //! makes it stale; answered when it is in force in every shard. The origin is left alone.
 
 use super::Admin;
-use crate::mesh::{Key, Named, PurgeOrder, PurgeRequest, Purged};
+use super::key::bounded;
+use crate::mesh::{Named, PurgeOrder, PurgeRequest, Purged};
 use crate::token::Token;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -43,9 +44,11 @@ impl Body {
     fn order(self) -> Result<PurgeOrder, String> {
         let Self { key, prefix, group, all, soft } = self;
         let named = match (key, prefix, group, all) {
-            (Some(key), None, None, false) => Named::Key(bounded("key", &key)?),
-            (None, Some(prefix), None, false) => Named::Prefix(bounded("prefix", &prefix)?),
-            (None, None, Some(group), false) => Named::Group(bounded("group", &group)?),
+            (Some(key), None, None, false) => Named::Key(bounded("key", key.as_bytes())?),
+            (None, Some(prefix), None, false) => {
+                Named::Prefix(bounded("prefix", prefix.as_bytes())?)
+            }
+            (None, None, Some(group), false) => Named::Group(bounded("group", group.as_bytes())?),
             (None, None, None, true) => Named::Everything,
             (None, None, None, false) => return Err("nothing is named".into()),
             _ => return Err("more than one thing is named".into()),
@@ -53,13 +56,6 @@ impl Body {
         let force = if soft { Force::Soft } else { Force::Hard };
         Ok(PurgeOrder { named, force, outcome: Purged::Done })
     }
-}
-
-fn bounded(what: &str, text: &str) -> Result<Key, String> {
-    Key::new(text.as_bytes()).ok_or_else(|| match text.len() {
-        0 => format!("the {what} is empty"),
-        size => format!("the {what} has {size} bytes, and no key has more than 512"),
-    })
 }
 
 /// Purges what the body names.
@@ -146,6 +142,7 @@ fn answer(status: StatusCode, body: &serde_json::Value) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mesh::Key;
 
     fn order(text: &str) -> Result<PurgeOrder, String> {
         let body: Result<Body, _> = serde_json::from_str(text);

@@ -58,8 +58,9 @@ fn ask(
     let (requests, _nobody) = mpsc::channel(1);
     let purger = Purger { requests, token: None };
     let (servers, asked) = mpsc::channel(1);
+    let (explanations, _silent) = mpsc::channel(1);
     let snapshots = SnapshotBoard::default();
-    let published = Published { boards, snapshots, sources, servers };
+    let published = Published { boards, snapshots, sources, servers, explanations };
     let admin = Admin::new(published, control, epoch, ready, purger, facts);
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -168,4 +169,13 @@ fn hot_keys_need_a_number_that_makes_sense_and_shards_that_answer() {
     assert_eq!(answers[1], (400, "there is no parameter \"n\", only \"top\"\n".to_owned()));
     assert_eq!(answers[2].0, 503);
     assert!(answers[2].1.ends_with("shard 1 has not answered within 1 s\n"), "{}", answers[2].1);
+}
+
+#[test]
+fn an_explanation_needs_a_key_and_an_owner_that_answers() {
+    let answers = ask(&["GET /explain?key=%f", "GET /explain?key=%FF"], |_, _, _, _| {});
+    assert_eq!(answers[0].0, 400);
+    assert!(answers[0].1.contains("two hex digits"), "{}", answers[0].1);
+    assert_eq!(answers[1].0, 503);
+    assert!(answers[1].1.contains("has not answered"), "{}", answers[1].1);
 }

@@ -1,5 +1,8 @@
 //! Asks the admin port of a running server.
 
+use crate::config::Config;
+use crate::error::StartError;
+use serde::de::DeserializeOwned;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -10,11 +13,41 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of the longest answer that is read.
 const ANSWER_SIZE_MAX: u64 = 16 << 20;
 
-/// A GET of `path`: the status and the body.
+/// What the port at `admin`, or else that of the configuration, answers to a GET of `path`: what
+/// it means, and as it came.
 ///
 /// # Errors
-/// Nothing answers, or what answers does not speak HTTP.
-pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+/// There is no port, nothing answers, or it has no answer.
+pub(super) fn report<T: DeserializeOwned>(
+    config: &Config,
+    admin: Option<SocketAddr>,
+    path: &str,
+) -> Result<(T, String), StartError> {
+    let Some(address) = admin.or(config.admin.listen) else {
+        return Err(StartError::unreachable(
+            "The admin port is off.",
+            "Give the server one (admin.listen), or say where another's is: --admin ADDRESS.",
+        ));
+    };
+    let (status, body) = get(address, path).map_err(|error| {
+        StartError::unreachable(
+            format!("Nothing answers at http://{address}{path}: {error}."),
+            "Start the server, or say where its admin port is: --admin ADDRESS, or -c with the \
+             server's own file.",
+        )
+    })?;
+    let report = serde_json::from_str(&body).ok().filter(|_| status == 200);
+    let report = report.ok_or_else(|| {
+        StartError::failed(
+            format!("http://{address}{path} answers {status}: {}", body.trim_end()),
+            "Is it the admin port of a server of this version, and not its data port?",
+        )
+    })?;
+    Ok((report, body))
+}
+
+/// A GET of `path`: the status and the body.
+fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

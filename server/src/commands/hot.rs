@@ -27,27 +27,8 @@ pub(super) fn run(
     arguments: &Hot,
     out: &mut dyn Write,
 ) -> Result<Exit, StartError> {
-    let Some(address) = arguments.admin.or(config.admin.listen) else {
-        return Err(StartError::unreachable(
-            "The admin port is off.",
-            "Give the server one (admin.listen), or say where another's is: --admin ADDRESS.",
-        ));
-    };
     let path = format!("/hot?top={}", arguments.top);
-    let (status, body) = ask::get(address, &path).map_err(|error| {
-        StartError::unreachable(
-            format!("Nothing answers at http://{address}{path}: {error}."),
-            "Start the server, or say where its admin port is: --admin ADDRESS, or -c with the \
-             server's own file.",
-        )
-    })?;
-    let report = serde_json::from_str::<HotReport>(&body);
-    let report = report.ok().filter(|_| status == 200).ok_or_else(|| {
-        StartError::failed(
-            format!("http://{address}{path} answers {status}: {}", body.trim_end()),
-            "Is it the admin port of a server of this version, and not its data port?",
-        )
-    })?;
+    let (report, body) = ask::report::<HotReport>(config, arguments.admin, &path)?;
     // A closed pipe is no reason to fail: whoever closed it has read enough.
     let _unread = if arguments.json { out.write_all(body.as_bytes()) } else { print(&report, out) };
     Ok(Exit::Fine)

@@ -5,6 +5,7 @@
 
 mod ask;
 mod check;
+mod explain;
 mod hot;
 mod import;
 mod serve;
@@ -15,6 +16,7 @@ use crate::error::{Exit, StartError};
 use crate::origin::StoreOptions;
 use crate::origin::import::EntryLimits;
 use clap::{Args, Parser, Subcommand};
+use explain::Explain;
 use hot::Hot;
 use import::Import;
 use std::ffi::OsString;
@@ -63,6 +65,22 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 20,
             value_parser = clap::value_parser!(u16).range(1..=i64::from(TOP_MAX)))]
         top: u16,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Ask a running server why a key is served as it is, or why it is not.
+    Explain {
+        /// The key.
+        key: OsString,
+        /// The key is written as in a path, where %XX stands for a byte.
+        #[arg(long)]
+        percent: bool,
+        /// Its admin port, where that is not the configuration's.
+        #[arg(long, value_name = "ADDRESS")]
+        admin: Option<SocketAddr>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -153,6 +171,10 @@ fn dispatch(line: Line) -> Result<Exit, Failure> {
         Command::Hot { admin, top, json, source } => {
             let arguments = Hot { admin, top, json };
             Ok(hot::run(&source.load()?, &arguments, &mut io::stdout())?)
+        }
+        Command::Explain { key, percent, admin, json, source } => {
+            let arguments = Explain { key, is_percent: percent, admin, json };
+            Ok(explain::run(&source.load()?, &arguments, &mut io::stdout())?)
         }
         Command::Settings { markdown } => {
             print!("{}", if markdown { config::markdown() } else { config::listing() });

@@ -136,6 +136,14 @@ pub struct RawKey<'a> {
 }
 
 impl<'a> RawKey<'a> {
+    /// A key that stands somewhere else in the way it stands in a target.
+    ///
+    /// # Errors
+    /// It has a bad escape, or is longer than any key.
+    pub fn parse(raw: &'a [u8]) -> Result<Self, Refusal> {
+        Self::new(raw, false, KEY_SIZE_MAX)
+    }
+
     #[inline]
     fn new(raw: &'a [u8], is_plain: bool, size_max: usize) -> Result<Self, Refusal> {
         let escapes = if is_plain { 0 } else { count_escapes(raw)? };

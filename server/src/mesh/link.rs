@@ -3,8 +3,10 @@
 //! A shard has `flights_max` flights. An order is outstanding only while its flight is, and each is
 //! answered by one landing; a landing's memory goes back as one more message. So the queue to the
 //! plane holds at most two messages a flight and the queue back one, beside a purge, the keys that
-//! are to be dropped and the writes of all shards in either: a push always finds room.
+//! are to be dropped, the writes of all shards and some explanations in either: a push always finds
+//! room.
 
+use super::explain::{EXPLANATIONS_MAX, Explanation};
 use super::origin::{Key, Landing, Order};
 use super::purge::{FORGETS_MAX, PURGES_MAX, PurgeOrder};
 use super::sleep::Sleep;
@@ -24,6 +26,8 @@ pub enum Delivery {
     Purge(Box<PurgeOrder>),
     /// A key of the shard's own has changed: drop it, and send it back.
     Forget(Box<Key>),
+    /// Explain a key of the shard's own, and send it back.
+    Explain(Box<Explanation>),
 }
 
 /// The shard's end.
@@ -57,9 +61,9 @@ pub fn origin_link(
     plane: &Sleep,
     wake: &Arc<EventFd>,
 ) -> (OriginLink, OriginPort) {
-    let changes_max = uploads_count + PURGES_MAX + FORGETS_MAX;
-    let (orders_to, orders_from) = spsc::queue(2 * flights_max + changes_max);
-    let (to_shard, from_plane) = spsc::queue(flights_max + changes_max);
+    let others_max = uploads_count + PURGES_MAX + FORGETS_MAX + EXPLANATIONS_MAX;
+    let (orders_to, orders_from) = spsc::queue(2 * flights_max + others_max);
+    let (to_shard, from_plane) = spsc::queue(flights_max + others_max);
     let link = OriginLink {
         orders: orders_to,
         deliveries: from_plane,
@@ -113,8 +117,8 @@ impl OriginPort {
         !self.orders.is_empty()
     }
 
-    /// Sends a landing, one for each fetch that was ordered, or a change. Room is kept: see the
-    /// head of this file.
+    /// Sends a landing, one for each fetch that was ordered, or what else there is. Room is kept:
+    /// see the head of this file.
     pub fn deliver(&mut self, delivery: Delivery) {
         self.deliveries.push(delivery);
         self.pushed = true;

@@ -7,13 +7,15 @@
 //!
 //! `owner` says which shard has a key, `parcel` and `upload` are what travels between shards,
 //! `peers` the queues between them, `loads` how many connections each has, `leases` how long copies
-//! of values may be served, `origin` and `purge` what travels to and from the origin plane, `link`
-//! the queues to it, `sleep` the flag that saves wake-ups, `page` is what travels to and from the
-//! storage plane, `storage` the queues to it, `boxes` what a reader is handed, `servers` what the
-//! admin port is told of the origin, `control` the word to stop.
+//! of values may be served, `origin` and `purge` what travels to and from the origin plane,
+//! `explain` what it asks of a key, `link` the queues to it, `sleep` the flag that saves wake-ups,
+//! `page` is what travels to and from the storage plane, `storage` the queues to it, `boxes` what a
+//! reader is handed, `servers` what the admin port is told of the origin, `control` the word to
+//! stop.
 
 mod boxes;
 mod control;
+mod explain;
 mod leases;
 mod link;
 mod loads;
@@ -30,6 +32,10 @@ mod upload;
 
 pub use boxes::{Giver, Taker, boxes};
 pub use control::Control;
+pub use explain::{
+    EXPLANATIONS_MAX, EntryFacts, ExplainRequest, Explained, Explanation, FetchAnswer, FetchFacts,
+    FlightFacts, Left, State, Taken, ValueFacts, Why,
+};
 pub use leases::{LEASE, Leases, MARGIN, leases, leases_size};
 pub use link::{Delivery, OriginLink, OriginPort, origin_link};
 pub use loads::Loads;

@@ -4,6 +4,7 @@
 //! holds one of its flight slots, and each order is answered by exactly one landing, so neither
 //! queue can be full when the plane or the shard pushes: room is kept, not checked for.
 
+use super::explain::Explanation;
 use super::purge::PurgeOrder;
 use super::upload::{Stale, Upload};
 use crate::error::FetchFailure;
@@ -154,6 +155,8 @@ pub enum Order {
     Purged(Box<PurgeOrder>),
     /// A key is dropped, as it was asked to be.
     Forgotten(Box<Key>),
+    /// A key is explained, as it was asked to be.
+    Explained(Box<Explanation>),
 }
 
 /// From the origin plane to a shard: what became of a fetch.

@@ -4,6 +4,7 @@
 
 mod choice;
 mod embedded;
+mod explain;
 mod guard;
 mod holder;
 pub mod import;
@@ -26,7 +27,7 @@ pub use choice::open;
 pub use embedded::Embedded;
 pub use guard::{BreakerState, Guard, Trouble};
 pub use news::{Changed, News, Teller, news};
-pub use plane::{Plane, PlaneLimits, Purges};
+pub use plane::{Plane, PlaneLimits, Purges, Requests};
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use room::Room;
@@ -110,6 +111,11 @@ pub trait Origin {
     /// Its servers, and what their guards have seen, for the admin port.
     fn servers(&self) -> Vec<OriginServer> {
         Vec::new()
+    }
+
+    /// The server that is asked for this key, as far as that is known before.
+    fn server_of(&self, _key: &[u8]) -> Option<OriginServer> {
+        None
     }
 
     /// Whether it can answer: asked before the server reports itself ready.

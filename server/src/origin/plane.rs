@@ -9,12 +9,13 @@
 //! An origin that panics ends the process (`panic = "abort"`): the plane never dies unnoticed.
 #![expect(clippy::disallowed_types, reason = "one thread: the origin is shared by its fetches")]
 
+use super::explain::Explanations;
 use super::writes::{Late, LateWrites, write};
 use super::{Changed, News, Origin, Room};
 use crate::error::{FetchFailure, StartError};
 use crate::mesh::{
-    Delivery, FORGETS_MAX, FlightId, Found, Key, Landing, Named, Order, OriginPort, Outcome,
-    Owners, PurgeOrder, PurgeRequest, Purged, Sleep, Upload, Written,
+    Delivery, ExplainRequest, FORGETS_MAX, FlightId, Found, Key, Landing, Named, Order, OriginPort,
+    Outcome, Owners, PurgeOrder, PurgeRequest, Purged, Sleep, Upload, Written,
 };
 use crate::sys::eventfd::EventFd;
 use shard_cache::Force;
@@ -66,11 +67,21 @@ pub struct Plane {
     ready: Arc<AtomicBool>,
     purges: Purges,
     purge: Option<Purging>,
+    explanations: Explanations,
     late: LateWrites,
     /// Keys that their owners have been told to drop, and have not yet.
     forgets: usize,
     /// Anything may have changed at the origin: all that is cached is to become stale.
     is_doubtful: bool,
+}
+
+/// What the admin port asks for.
+#[derive(Debug)]
+pub struct Requests {
+    /// That something is forgotten.
+    pub purges: Purges,
+    /// Why a key is served as it is.
+    pub explanations: mpsc::Receiver<ExplainRequest>,
 }
 
 /// Where purges come from.
@@ -126,7 +137,7 @@ impl Plane {
         sleep: Sleep,
         limits: PlaneLimits,
         ready: Arc<AtomicBool>,
-        purges: Purges,
+        requests: Requests,
     ) -> Result<Self, StartError> {
         let eventfd = eventfd.watch().map_err(|error| {
             StartError::failed(
@@ -136,6 +147,8 @@ impl Plane {
         })?;
         let late = LateWrites::default();
         let (purge, forgets, is_doubtful) = (None, 0, false);
+        let Requests { purges, explanations } = requests;
+        let explanations = Explanations::new(explanations);
         Ok(Self {
             origin,
             ports,
@@ -145,6 +158,7 @@ impl Plane {
             ready,
             purges,
             purge,
+            explanations,
             late,
             forgets,
             is_doubtful,
@@ -169,6 +183,9 @@ impl Plane {
                     }
                     changed = changed(&*self.origin), if self.forgets < FORGETS_MAX => {
                         self.hear(changed);
+                    }
+                    Some(request) = self.explanations.next(), if self.explanations.have_room() => {
+                        self.explain(request);
                     }
                     () = ordered(&self.eventfd) => {}
                     Some(ended) = asked.join_next() => self.end(joined(ended), &mut asked),
@@ -195,6 +212,9 @@ impl Plane {
             count += 1;
         }
         self.hear_all();
+        while let Some(request) = self.explanations.try_next() {
+            self.explain(request);
+        }
         self.ports.iter_mut().for_each(OriginPort::flush);
         more_orders || count == ENDED_PASS_MAX
     }
@@ -237,6 +257,10 @@ impl Plane {
             }
             Order::Purged(order) => self.purged(order.outcome),
             Order::Forgotten(_) => self.forgets -= 1,
+            Order::Explained(explanation) => {
+                let server = self.origin.server_of(explanation.key.as_bytes());
+                self.explanations.end(index, explanation, server);
+            }
         }
     }
 
@@ -295,13 +319,23 @@ impl Plane {
     /// The origin has said that something has changed.
     fn hear(&mut self, changed: Changed) {
         match changed {
-            Changed::Key(key) => {
-                let hash = self.limits.hasher.hash(key.as_bytes());
-                let owner = self.limits.owners.of(hash, key.as_bytes());
-                self.forget(usize::from(owner), key);
-            }
+            Changed::Key(key) => self.forget(self.owner(&key), key),
             Changed::Anything => self.is_doubtful = true,
         }
+    }
+
+    /// Asks the owner of a key why it is served as it is.
+    fn explain(&mut self, request: ExplainRequest) {
+        let ExplainRequest { explanation, answer } = request;
+        let owner = self.owner(&explanation.key);
+        self.explanations.begin(owner, answer);
+        self.ports[owner].deliver(Delivery::Explain(explanation));
+    }
+
+    /// The shard that owns a key.
+    fn owner(&self, key: &Key) -> usize {
+        let hash = self.limits.hasher.hash(key.as_bytes());
+        self.limits.owners.of(hash, key.as_bytes()).into()
     }
 
     fn forget(&mut self, owner: usize, key: Box<Key>) {
@@ -394,8 +428,8 @@ mod tests {
     use super::super::{Fetch, Teller, Write, Writing, news};
     use super::*;
     use crate::mesh::{
-        Change, ContentType, Held, Lifetime, OriginLink, OwnerHash, ReplyRef, Stale, Stored,
-        origin_link,
+        Change, ContentType, EXPLANATIONS_MAX, Explanation, Held, Lifetime, OriginLink, OwnerHash,
+        ReplyRef, Stale, Stored, origin_link,
     };
     use crate::sys::eventfd;
     use shard_cache::hash::{Etag, KeyHash};
@@ -485,6 +519,7 @@ mod tests {
         origin: Rc<Scripted>,
         wake: RawFd,
         ready: Arc<AtomicBool>,
+        asker: mpsc::Sender<ExplainRequest>,
     }
 
     impl Shards {
@@ -565,15 +600,18 @@ mod tests {
             let (teller, news) = news();
             let origin = Rc::new(Scripted { released: Notify::new(), teller, news });
             let (_nobody, requests) = mpsc::channel(1);
+            let (asker, explanations) = mpsc::channel(16);
             let purges = Purges { requests, note: Box::new(|| Ok(())) };
+            let requests = Requests { purges, explanations };
             let ports = vec![one, two];
             let (sleep, is_ready) = (sleep.clone(), Arc::clone(&ready));
-            let plane = Plane::new(origin.clone(), ports, wake, sleep, limits, is_ready, purges)
+            let plane = Plane::new(origin.clone(), ports, wake, sleep, limits, is_ready, requests)
                 .expect("made");
             let plane = tokio::task::spawn_local(plane.run(stopped));
             // The plane sleeps before the first order, so that it must be woken.
             tokio::task::yield_now().await;
-            let mut shards = Shards { links: [first, second], origin, wake: wake_fd, ready };
+            let links = [first, second];
+            let mut shards = Shards { links, origin, wake: wake_fd, ready, asker };
             let result = test(&mut shards).await;
             stop.send(true).expect("the plane runs");
             plane.await.expect("the plane ends");
@@ -602,6 +640,44 @@ mod tests {
             assert!(shards.ready.load(Ordering::Acquire));
             landings
         })
+    }
+
+    #[test]
+    fn the_owner_of_a_key_explains_it_and_few_explanations_are_under_way() {
+        run(async |shards| {
+            let key = |number| Key::new(format!("k{number}").as_bytes()).expect("short");
+            let mut answers = Vec::new();
+            for number in 0..3 * EXPLANATIONS_MAX {
+                let (answer, answered) = oneshot::channel();
+                let explanation = Box::new(Explanation::of(key(number)));
+                let request = ExplainRequest { explanation, answer };
+                shards.asker.send(request).await.expect("the plane runs");
+                answers.push(answered);
+            }
+            let mut told = 0;
+            while told < answers.len() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let mut asked = Vec::new();
+                for (shard, link) in (0..).zip(&mut shards.links) {
+                    while let Some(Delivery::Explain(mut explanation)) = link.next_delivery() {
+                        explanation.owner = shard;
+                        asked.push(explanation);
+                    }
+                }
+                assert!(asked.len() <= EXPLANATIONS_MAX, "{}", asked.len());
+                told += asked.len();
+                for explanation in asked {
+                    shards.send(explanation.owner.into(), Order::Explained(explanation));
+                }
+            }
+            let (hasher, owners) = ownership();
+            for (number, answer) in answers.into_iter().enumerate() {
+                let explained = answer.await.expect("each is told");
+                let (asked, key) = (explained.explanation, key(number));
+                let owner = owners.of(hasher.hash(key.as_bytes()), key.as_bytes());
+                assert_eq!((asked.owner, &asked.key), (owner, &key));
+            }
+        });
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::error::StartError;
 use crate::limits::Limits;
 use crate::mesh::{Audit, Control};
 use crate::metrics::Board;
-use crate::origin::{Origin, Plane, PlaneLimits, Purges, Room, tell_servers};
+use crate::origin::{Origin, Plane, PlaneLimits, Purges, Requests, Room, tell_servers};
 use crate::ring::Fd;
 use crate::ring::kernel::DisabledRing;
 use crate::shard::{Flow, Shard};
@@ -34,6 +34,9 @@ use tokio::sync::{self, watch};
 
 /// Purges that wait for the one under way; further ones wait to wait.
 const PURGES_WAITING_MAX: usize = 16;
+
+/// Explanations that wait for those under way; further ones wait to wait.
+const EXPLANATIONS_WAITING_MAX: usize = 16;
 
 /// How often the watchdog looks at the shards.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
@@ -232,6 +235,8 @@ async fn start_plane(
     let ready = Arc::new(AtomicBool::new(false));
     let (requests, purges) = sync::mpsc::channel(PURGES_WAITING_MAX);
     let purges = Purges { requests: purges, note: note_purges(config, control.clone()) };
+    let (explanations, asked) = sync::mpsc::channel(EXPLANATIONS_WAITING_MAX);
+    let wanted = Requests { purges, explanations: asked };
     let plane = Plane::new(
         Rc::clone(&origin),
         ports,
@@ -239,7 +244,7 @@ async fn start_plane(
         sleep,
         plane_limits,
         Arc::clone(&ready),
-        purges,
+        wanted,
     )?;
     let mut address = None;
     if let Some(wanted) = config.admin.listen {
@@ -261,7 +266,7 @@ async fn start_plane(
         let purger = Purger { requests, token };
         let (servers, asked) = sync::mpsc::channel(1);
         tokio::task::spawn_local(tell_servers(origin, asked));
-        let published = Published { boards, snapshots, sources, servers };
+        let published = Published { boards, snapshots, sources, servers, explanations };
         let admin = Admin::new(published, control, epoch, ready, purger, facts);
         let serving = admin.serve(listener, stopped.clone());
         tokio::task::spawn_local(async move {

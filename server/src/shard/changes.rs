@@ -84,6 +84,18 @@ impl Changes {
         self.active.iter().any(|active| active.hash == hash && active.is_void)
     }
 
+    /// Changes of the key under this hash that are under way or wait.
+    pub(super) fn count(&self, hash: KeyHash) -> u32 {
+        let active = self.active.iter().map(|active| active.hash);
+        let all = active.chain(self.waiting.iter().map(|(hash, _)| *hash));
+        u32::try_from(all.filter(|other| *other == hash).count()).expect("changes are bounded")
+    }
+
+    /// Whether a purge of many keys is under way.
+    pub(super) const fn is_purging(&self) -> bool {
+        self.is_purging
+    }
+
     fn is_active(&self, hash: KeyHash) -> bool {
         self.active.iter().any(|active| active.hash == hash)
     }

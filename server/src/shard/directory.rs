@@ -23,6 +23,7 @@ use crate::ring::Ring;
 use shard_cache::hash::KeyHash;
 use shard_cache::time::Instant;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 /// Slots of a set: two cache lines.
@@ -122,9 +123,21 @@ impl Directory {
     }
 
     fn set(&mut self, hash: u64) -> Option<&mut [Slot]> {
+        let places = self.places(hash);
+        self.slots.get_mut(places)
+    }
+
+    /// Where the slots of a set lie, if there are any.
+    fn places(&self, hash: u64) -> Range<usize> {
         let sets = self.slots.len() / WAYS;
         let set = usize::try_from(hash & 0xffff_ffff).expect("32 bits") % sets.max(1);
-        self.slots.get_mut(set * WAYS..(set + 1) * WAYS)
+        set * WAYS..(set + 1) * WAYS
+    }
+
+    /// Who may have copies of the key: a bit each.
+    pub(super) fn holders(&self, hash: KeyHash) -> u64 {
+        let set = self.slots.get(self.places(hash.bits())).unwrap_or_default();
+        set.iter().find(|slot| slot.hash == hash.bits()).map_or(0, |slot| slot.holders & !HOT)
     }
 
     /// Notes that `holder` gets a copy. Returns the hash of another key that gave its place, and
@@ -371,6 +384,8 @@ mod tests {
             assert_eq!(directory.grant(hash(7), holder), Some((KeyHash::from_bits(0), 0)));
         }
         assert!(directory.has(hash(7), 3) && !directory.has(hash(7), 2));
+        directory.heat(hash(7));
+        assert_eq!((directory.holders(hash(7)), directory.holders(hash(8))), (0b1010, 0));
         assert_eq!(directory.withdraw(hash(8)), 0);
         assert_eq!(directory.withdraw(hash(7)), 0b1010);
         assert_eq!(directory.withdraw(hash(7)), 0);

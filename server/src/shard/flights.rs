@@ -21,7 +21,7 @@ use super::slots::NONE;
 use crate::error::FetchFailure;
 use crate::http::Source;
 use crate::limits::{FLIGHT_SIZE_MAX, Limits, WAITER_SIZE_MAX};
-use crate::mesh::{FlightId, Key, Parcel, ReplyRef};
+use crate::mesh::{FlightFacts, FlightId, Key, Parcel, ReplyRef};
 use shard_cache::Pin;
 use shard_cache::hash::KeyHash;
 use shard_cache::time::Instant;
@@ -241,6 +241,29 @@ impl Flights {
     /// Whether the key of a flight was purged while it was fetched.
     pub(super) fn is_void(&self, id: FlightId) -> bool {
         self.flights[id.slot as usize].is_void
+    }
+
+    /// The flight of this key that is being fetched: the one that may be joined, or `last`, which
+    /// is void.
+    pub(super) fn facts(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        last: Option<FlightId>,
+        now: Instant,
+    ) -> Option<FlightFacts> {
+        let is_of = |id: &FlightId| {
+            let flight = &self.flights[id.slot as usize];
+            let is_same = flight.generation == id.generation && flight.key.as_bytes() == key;
+            is_same && flight.is_void && flight.landed.is_none()
+        };
+        let void = || last.filter(is_of).map(|id| id.slot);
+        let flight = &self.flights[self.find(hash, key).or_else(void)? as usize];
+        Some(FlightFacts {
+            age_ms: now.ns_since(flight.ordered) / 1_000_000,
+            waiters_count: flight.waits_count,
+            is_void: flight.is_void,
+        })
     }
 
     /// Lets nobody join the flight of this key any more, if there is one: what it brings may be

@@ -10,8 +10,8 @@ use super::{STORE_PATIENCE, Shard};
 use crate::error::{CloseReason, FetchFailure};
 use crate::http::{Refusal, Source, Term};
 use crate::mesh::{
-    Answer, ContentType, Delivery, FlightId, Found, Grant, Landing, Lifetime, Message, Order,
-    Outcome, Parcel, ReplyRef, Stale, Value,
+    Answer, ContentType, Delivery, FetchAnswer, FlightId, Found, Grant, Landing, Lifetime, Message,
+    Order, Outcome, Parcel, ReplyRef, Stale, Value,
 };
 use crate::ring::Ring;
 use shard_cache::hash::{Etag, KeyHash};
@@ -61,6 +61,7 @@ impl<R: Ring> Shard<R> {
                 Some(Delivery::Written(upload)) => self.land_write(upload),
                 Some(Delivery::Purge(order)) => self.purge(order),
                 Some(Delivery::Forget(key)) => self.hear_of(key),
+                Some(Delivery::Explain(explanation)) => self.explain(explanation),
                 None => break,
             }
         }
@@ -214,11 +215,11 @@ impl<R: Ring> Shard<R> {
             self.stalled = Some(Landing { flight, outcome });
             return false;
         }
-        let landed = match outcome {
+        let (landed, answer) = match outcome {
             Outcome::Found(found) => match self.store_found(flight, &found) {
                 Ok(pin) => {
                     self.give_back(found);
-                    Landed::Entry(pin)
+                    (Landed::Entry(pin), FetchAnswer::Found)
                 }
                 Err(StoreRefused::NoRoom) if self.may_stall() => {
                     self.stalled = Some(Landing { flight, outcome: Outcome::Found(found) });
@@ -227,22 +228,21 @@ impl<R: Ring> Shard<R> {
                 Err(refused) => {
                     self.counters.cache_store_refused += 1;
                     self.give_back(found);
-                    self.fail(
-                        flight,
-                        match refused {
-                            StoreRefused::TooLarge => FetchFailure::TooLarge,
-                            StoreRefused::NoRoom => FetchFailure::NoRoom,
-                        },
-                    )
+                    let failure = match refused {
+                        StoreRefused::TooLarge => FetchFailure::TooLarge,
+                        StoreRefused::NoRoom => FetchFailure::NoRoom,
+                    };
+                    (self.fail(flight, failure), FetchAnswer::Failed(failure))
                 }
             },
             Outcome::Absent if self.flights.is_void(flight) => {
-                self.kept(flight).map_or(Landed::Absent, Landed::Entry)
+                (self.kept(flight).map_or(Landed::Absent, Landed::Entry), FetchAnswer::Absent)
             }
-            Outcome::Absent => self.store_absent(flight),
-            Outcome::Failed(failure) => self.fail(flight, failure),
+            Outcome::Absent => (self.store_absent(flight), FetchAnswer::Absent),
+            Outcome::Failed(failure) => (self.fail(flight, failure), FetchAnswer::Failed(failure)),
         };
         self.stalled_since = None;
+        self.remember(flight, &landed, answer);
         self.flights.land(flight, landed);
         true
     }
@@ -410,6 +410,8 @@ impl<R: Ring> Shard<R> {
         let (hash, key) = self.flights.key(id);
         let key = key.clone();
         let asked = self.invalidate(hash);
+        let why = self.why(hash, key.as_bytes());
+        self.recent.begin(hash, id, self.now, why);
         self.flights.note_order(id, self.now, asked);
         self.link.order(Order::Fetch { flight: id, key });
     }

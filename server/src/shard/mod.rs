@@ -23,6 +23,7 @@ mod content_types;
 mod deadlines;
 mod directory;
 mod dispatch;
+mod explain;
 mod flights;
 mod input;
 mod lending;
@@ -31,6 +32,7 @@ mod output;
 mod parcels;
 mod pump;
 mod purge;
+mod recent;
 mod relief;
 mod replicas;
 mod replies;
@@ -63,6 +65,7 @@ use input::Input;
 use lending::Lending;
 use output::Output;
 use parcels::Parcels;
+use recent::Recent;
 use replicas::Replicas;
 use replies::Replies;
 use requests::Requests;
@@ -182,6 +185,7 @@ pub struct Shard<R: Ring> {
     content_types: ContentTypes,
     heads: Heads,
     flights: Flights,
+    recent: Recent,
     stalled: Option<Landing>,
     stalled_since: Option<Instant>,
 

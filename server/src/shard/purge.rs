@@ -3,7 +3,7 @@
 
 use super::Shard;
 use super::changes::Change;
-use crate::mesh::{Key, Named, Order, PurgeOrder, Purged};
+use crate::mesh::{Key, Named, Order, PurgeOrder, Purged, Taken};
 use crate::ring::Ring;
 use shard_cache::hash::KeyHash;
 use shard_cache::{Force, Purge};
@@ -36,7 +36,7 @@ impl<R: Ring> Shard<R> {
     pub(super) fn put_in_force(&mut self, mut order: Box<PurgeOrder>) {
         let purged = self.purged_hash(&order);
         order.outcome = match (&order.named, order.named.rule()) {
-            (Named::Key(key), _) => self.purge_key(key, order.force),
+            (Named::Key(key), _) => self.purge_key(key, order.force, Taken::Purged),
             (_, Some(rule)) => self.purge_all(rule, order.force),
             (_, None) => unreachable!("only a single key has no rule"),
         };
@@ -56,21 +56,25 @@ impl<R: Ring> Shard<R> {
 
     /// Drops a key that has changed, and says so.
     pub(super) fn forget(&mut self, key: Box<Key>) {
-        self.purge_key(&key, Force::Hard);
+        self.purge_key(&key, Force::Hard, Taken::Changed);
         self.counters.forgotten += 1;
         let hash = self.hasher.hash(key.as_bytes());
         self.link.order(Order::Forgotten(key));
         self.end_change(hash);
     }
 
-    fn purge_key(&mut self, key: &Key, force: Force) -> Purged {
+    fn purge_key(&mut self, key: &Key, force: Force, taken: Taken) -> Purged {
         let key = key.as_bytes();
         let hash = self.hasher.hash(key);
-        self.counters.fetches_void += u64::from(self.flights.void(hash, key));
+        let is_void = self.flights.void(hash, key);
+        self.counters.fetches_void += u64::from(is_void);
         let is_found = match force {
             Force::Hard => self.cache.remove(hash, key),
             Force::Soft => self.cache.end_freshness(hash, key, self.now),
         };
+        if is_void || is_found && force == Force::Hard {
+            self.recent.take(hash, taken);
+        }
         if is_found { Purged::Found } else { Purged::Done }
     }
 

@@ -2,7 +2,8 @@
 
 use super::{
     Cache, Changes, Completions, ContentTypes, Counters, Directory, Flights, Input, Lending,
-    Listener, Output, Parcels, Ready, Replicas, Replies, Requests, Shard, Slots, Starving, Writes,
+    Listener, Output, Parcels, Ready, Recent, Replicas, Replies, Requests, Shard, Slots, Starving,
+    Writes,
 };
 use crate::config::Config;
 use crate::histograms::Histograms;
@@ -198,6 +199,8 @@ impl<R: Ring> Shard<R> {
         let windows = windows(&settings);
         let heads = heads(&settings, index, setup.peers.count());
         let hasher = KeyHasher::new(settings.hash_key);
+        let (carries_count, carry_size) = (limits.carry_blocks_count, limits.carry_block_size);
+        let input = Input::new(ring.buffers_count(), carries_count, carry_size);
         Self {
             index,
             hasher,
@@ -221,11 +224,7 @@ impl<R: Ring> Shard<R> {
             sweep_cursor: 0,
             relief_bytes_left: 0,
             pumped: Vec::with_capacity(limits.pumps_per_turn_max as usize),
-            input: Input::new(
-                ring.buffers_count(),
-                limits.carry_blocks_count,
-                limits.carry_block_size,
-            ),
+            input,
             requests: Requests::new(limits.requests_per_turn_max as usize),
             replies: Replies::new(limits.replies_max),
             output: Output::new(setup.output, limits.output_block_size),
@@ -234,6 +233,7 @@ impl<R: Ring> Shard<R> {
             content_types: ContentTypes::new(limits.content_types_max, &heads),
             heads,
             flights: Flights::new(&limits),
+            recent: Recent::new(&limits),
             stalled: None,
             stalled_since: None,
             peers: setup.peers,

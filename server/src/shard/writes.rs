@@ -13,8 +13,9 @@ use super::replies::{Owed, Plain};
 use super::retire::Starving;
 use crate::http::Refusal;
 use crate::limits::Limits;
-use crate::mesh::{Change as Effect, Message, Stored, Upload, Written};
+use crate::mesh::{Change as Effect, Message, Stored, Taken, Upload, Written};
 use crate::ring::Ring;
+use shard_cache::hash::KeyHash;
 
 /// The uploads of a shard that are at home.
 #[derive(Debug)]
@@ -88,27 +89,32 @@ impl<R: Ring> Shard<R> {
         match (upload.outcome, upload.change) {
             (Written::Failed(_), _) => return,
             (Written::Stored(_), Effect::Put { .. }) if self.changes.is_void(hash) => {
-                self.cache.remove(hash, key);
+                self.drop_written(hash, key);
             }
             (Written::Stored(stored), Effect::Put { .. }) => {
                 let Stored { content_type, etag, lifetime, stale, .. } = stored;
                 let value = self.new_value(etag, content_type, lifetime, stale, upload.body());
                 self.cache.supersede(hash);
-                if self.cache.store(hash, key, &value, self.now).is_err() {
-                    self.cache.remove(hash, key);
+                match self.cache.store(hash, key, &value, self.now) {
+                    Ok(entry) => self.recent.written(hash, self.kept_until(entry).until_ms),
+                    Err(_) => self.drop_written(hash, key),
                 }
             }
             (
                 Written::Deleted | Written::Absent | Written::PreconditionFailed | Written::Unknown,
                 _,
-            ) => {
-                self.cache.remove(hash, key);
-            }
+            ) => self.drop_written(hash, key),
             (Written::Pending, _) | (Written::Stored(_), Effect::Delete) => {
                 unreachable!("the origin says what became of the change")
             }
         }
         self.counters.fetches_void += u64::from(self.flights.void(hash, key));
+    }
+
+    /// Drops a key that a client has written.
+    fn drop_written(&mut self, hash: KeyHash, key: &[u8]) {
+        self.cache.remove(hash, key);
+        self.recent.take(hash, Taken::Written);
     }
 
     /// What became of a write of a client of ours.

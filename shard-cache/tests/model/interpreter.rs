@@ -9,7 +9,8 @@ use shard_cache::hash::{Etag, KeyHasher};
 use shard_cache::time::Instant;
 use shard_cache::{
     Cache, Force, FreshFor, Freshness, Hit, Kind, Layout, NewValue, Pin, Policy, Purge,
-    SEGMENT_SIZE, STEP_ENTRIES_MAX, STEP_MOVED_BYTES_MAX, StaleWindows, Statistics, StoreRefused,
+    SEGMENT_SIZE, STEP_ENTRIES_MAX, STEP_MOVED_BYTES_MAX, StaleWindows, Standing, Statistics,
+    StoreRefused,
 };
 use std::collections::BTreeMap;
 
@@ -191,9 +192,21 @@ impl<'m, P: Policy> World<'m, P> {
         [self.now_ms.max(1), self.stamp_ms]
     }
 
+    /// Looks a key up, before which a look that changes nothing tells what will be found.
     pub(crate) fn lookup(&mut self, key: u8) -> Option<Hit> {
-        let name = name(key);
-        self.cache.lookup(self.hasher.hash(&name), &name, self.now())
+        let (name, now) = (name(key), self.now());
+        let hash = self.hasher.hash(&name);
+        let seen = self.cache.inspect(hash, &name, now);
+        let hit = self.cache.lookup(hash, &name, now);
+        let told = hit.map(|hit| (hit.entry, Standing::Live(hit.freshness)));
+        match seen {
+            Some((_, unserved @ (Standing::Dead | Standing::Purged))) => {
+                assert_eq!((told, self.cache.take_unserved(hash)), (None, Some(unserved)));
+                assert_eq!(self.cache.inspect(hash, &name, now), None, "it was dropped");
+            }
+            live => assert_eq!(live, told),
+        }
+        hit
     }
 
     pub(crate) fn store(&mut self, key: u8, size: u32, fresh_for: FreshFor, negative: bool) {

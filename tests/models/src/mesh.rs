@@ -10,6 +10,7 @@ mod peers;
 mod sleep;
 
 pub use boxes::{Giver, Taker, boxes};
+pub use explain::Explanation;
 pub use link::{Delivery, OriginLink, OriginPort, origin_link};
 pub use origin::{Key, Landing, Order};
 pub use parcel::Parcel;
@@ -45,6 +46,15 @@ mod origin {
     /// Never made.
     #[derive(Debug)]
     pub struct Key;
+}
+
+/// No model asks for explanations.
+mod explain {
+    pub(super) const EXPLANATIONS_MAX: usize = 0;
+
+    /// Never made.
+    #[derive(Debug)]
+    pub struct Explanation;
 }
 
 /// No model purges or drops keys, so that queues are as short as can be.

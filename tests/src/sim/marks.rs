@@ -57,6 +57,13 @@ marks! {
     CompletionsHeldBack, "Completions were posted but shown only in a later turn.";
     CutOffWithinReply, "The server ended a connection in the middle of a reply.";
     DescriptorReusedAtOnce, "A connection took a descriptor whose close had not been seen yet.";
+    ExplainedAbsent, "A key was explained of whose absence its owner knows.";
+    ExplainedChanging, "A key was explained while it was changed.";
+    ExplainedCopied, "A key was explained of which another shard had a copy.";
+    ExplainedInFlight, "A key was explained while it was fetched.";
+    ExplainedPurged, "A key was explained whose entry was purged along with others.";
+    ExplainedStale, "A key was explained whose value was stale.";
+    ExplainedVoid, "A key was explained while a fetch of it was void.";
     ForgottenInFlight, "The origin told of a change of a key while it was fetched.";
     LeftBeforeAnswer, "A client left that had sent a whole write and knew nothing of it.";
     LeftWithinBody, "A client left in the middle of the body of a write.";

@@ -13,6 +13,7 @@
 pub mod batch;
 pub mod client;
 pub(crate) mod cluster;
+mod explainer;
 pub mod faults;
 pub mod host;
 mod items;

@@ -6,6 +6,7 @@
 //! Sleeps as the plane does: it looks at its orders only when its eventfd was written or it is
 //! awake, so a shard that forgets to wake it is found.
 
+use super::explainer::Explainer;
 use super::faults::OriginFaults;
 use super::host::Host;
 use super::marks::Mark;
@@ -16,8 +17,9 @@ use crate::model::{Content, Edition, KeyNumber, Model, Version};
 use crate::prng::Prng;
 use pelton::error::FetchFailure;
 use pelton::mesh::{
-    ContentType, Delivery, FORGETS_MAX, FlightId, Found, Held, Key, Landing, Lifetime, Named,
-    Order, OriginPort, Outcome, PurgeOrder, Purged, Sleep, Stale, Written,
+    ContentType, Delivery, EXPLANATIONS_MAX, Explanation, FORGETS_MAX, FlightId, Found, Held, Key,
+    Landing, Lifetime, Named, Order, OriginPort, Outcome, PurgeOrder, Purged, Sleep, Stale,
+    Written,
 };
 use pelton::ring::Fd;
 use shard_cache::Force;
@@ -73,6 +75,7 @@ pub struct Origin {
     fetches: Vec<Fetch>,
     writes: OriginWrites,
     purging: Option<Purging>,
+    explainer: Explainer,
     /// Keys that are to be dropped for writes that were done late, with the versions of these.
     late: VecDeque<(KeyNumber, Version)>,
     /// Values landed that have not come back as spent.
@@ -141,6 +144,7 @@ impl Origin {
             fetches: Vec::new(),
             writes,
             purging: None,
+            explainer: Explainer::default(),
             late: VecDeque::new(),
             values_out: 0,
             fetches_count: 0,
@@ -151,7 +155,13 @@ impl Origin {
     #[must_use]
     pub fn busy_count(&self) -> usize {
         let purges = self.late.len() + usize::from(self.purging.is_some());
-        self.fetches.len() + self.writes.count() + self.values_out + purges + self.forgets()
+        let explanations = self.explainer.count();
+        self.fetches.len()
+            + self.writes.count()
+            + self.values_out
+            + purges
+            + self.forgets()
+            + explanations
     }
 
     /// When it acts next, if nobody wakes it before.
@@ -208,6 +218,9 @@ impl Origin {
                     }
                     Order::Purged(order) => self.purged(host, model, port, &order),
                     Order::Forgotten(key) => self.forgotten(host, model, port, &key),
+                    Order::Explained(explanation) => {
+                        self.explainer.answer(host, model, port, &explanation);
+                    }
                 }
             }
         }
@@ -288,6 +301,19 @@ impl Origin {
             let key = self.prng.below(model.keys_count().into());
             let key = u32::try_from(key).expect("it is below a u32");
             self.forget(host, model, key, model.newest(key));
+        }
+    }
+
+    /// Asks the owner of a key why it is served as it is, if there is room.
+    pub fn explain(&mut self, host: &mut Host, model: &Model) {
+        if self.explainer.count() < EXPLANATIONS_MAX {
+            let key = self.prng.below(model.keys_count().into());
+            let key = u32::try_from(key).expect("it is below a u32");
+            let owner = usize::from(model.owners[key as usize]);
+            let name = Key::new(model.key(key)).expect("keys have bytes");
+            self.explainer.ask(owner, key, host.now());
+            let explanation = Box::new(Explanation::of(name));
+            self.ports[owner].deliver(host, Delivery::Explain(explanation));
         }
     }
 

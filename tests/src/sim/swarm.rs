@@ -60,6 +60,8 @@ pub struct Options {
     pub purged: u32,
     /// The origin tells that a key has changed, per mille and tick.
     pub told: u32,
+    /// A key is to be explained, per mille and tick.
+    pub explained: u32,
     /// Ticks of the storm, as a multiple of those asked for: rare paths of a world in which little
     /// is in the way are met by numbers.
     pub storm_factor: u64,
@@ -112,6 +114,7 @@ impl Options {
             value_replaced: some(prng, on, 50),
             purged: some(prng, on, 20),
             told: some(prng, on, 100),
+            explained: prng.pick(&[0, 10, 100]),
             storm_factor: if tight == ROOMY && on == CALM { 4 } else { 1 },
             snapshots: prng.chance(250),
             disk_failure: some(prng, on, 200),
@@ -264,6 +267,7 @@ fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
         waiters_max: flights_max * bound(1, 2, 8),
         flight_waiters_max: bound(1, 4, 512),
         parcels_waiting_max: parcels_count - bound(1, 1, 0).min(parcels_count - 1),
+        recent_count: 8,
         landings_per_turn_max: bound(1, 2, 16),
         fetched_size_max: 0,
         rush_per_turn_max: bound(1, 4, 64),

@@ -231,6 +231,9 @@ impl World {
         if cast.prng.chance(options.told) {
             cast.origin.tell(host, &cast.model);
         }
+        if cast.prng.chance(options.explained) {
+            cast.origin.explain(host, &cast.model);
+        }
     }
 
     fn add_client(&self, make: impl FnOnce(u32, Prng, &Options, Instant) -> Client) {

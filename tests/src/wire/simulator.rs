@@ -168,7 +168,10 @@ impl SimulatorStage {
                         self.fetches.push((index, flight, key.as_bytes().to_vec()));
                     }
                     Order::Write(upload) => self.writes.push((index, upload)),
-                    Order::Spent(_) | Order::Purged(_) | Order::Forgotten(_) => {}
+                    Order::Spent(_)
+                    | Order::Purged(_)
+                    | Order::Forgotten(_)
+                    | Order::Explained(_) => {}
                 }
             }
         }

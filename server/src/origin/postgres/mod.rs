@@ -79,6 +79,10 @@ impl Origin for Postgres {
         self.partitions.iter().map(Partition::report).collect()
     }
 
+    fn server_of(&self, key: &[u8]) -> Option<OriginServer> {
+        Some(self.partition(key).report())
+    }
+
     fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
         Box::pin(self.partition(key).fetch(key))
     }

@@ -161,6 +161,10 @@ impl Origin for Redis {
         self.topology.servers()
     }
 
+    fn server_of(&self, key: &[u8]) -> Option<OriginServer> {
+        self.topology.server_of(&self.names.of(key))
+    }
+
     fn news(&self) -> Option<&News> {
         self.news.as_ref()
     }

@@ -127,6 +127,14 @@ impl Topology {
         }
     }
 
+    /// The server that takes changes of `name`, and what its guard has seen.
+    pub(super) fn server_of(&self, name: &[u8]) -> Option<OriginServer> {
+        match self {
+            Self::Single { primary, .. } => Some(primary.guard().report()),
+            Self::Cluster(cluster) => Some(cluster.writer(slot(name))?.guard().report()),
+        }
+    }
+
     /// Reads from a server that has `name`.
     pub(super) async fn read<T>(
         &self,

@@ -144,6 +144,10 @@ impl Origin for Upstream {
         vec![self.guard.report()]
     }
 
+    fn server_of(&self, _key: &[u8]) -> Option<OriginServer> {
+        Some(self.guard.report())
+    }
+
     /// At once: what a snapshot has brought back is served while the server is down.
     fn ready(&self) -> Pin<Box<dyn Future<Output = bool> + '_>> {
         Box::pin(async { true })
