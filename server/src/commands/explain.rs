@@ -106,11 +106,11 @@ fn freshness(entry: &EntryReport) -> String {
         Some(over) => format!("over since {:.3} s", -over),
     };
     for (left, what) in [
-        (entry.stale_while_revalidate_seconds, "served stale"),
-        (entry.stale_if_error_seconds, "served where the origin fails"),
+        (entry.stale_while_revalidate_seconds, "as stale"),
+        (entry.stale_if_error_seconds, "where the origin fails"),
     ] {
         if let Some(left) = left.filter(|left| *left > 0.0) {
-            write!(text, "; {what} for {left:.3} s").expect("a string grows");
+            write!(text, "; {what}: {left:.3} s").expect("a string grows");
         }
     }
     text
@@ -229,8 +229,7 @@ mod tests {
 key         a\\u{1b}[2J, owned by shard 3
 state       stale: served from memory while it is fetched anew
 entry       7 bytes of text/plain, \"00c0ffee00c0ffee\", 61.500 s old
-freshness   over since 1.500 s; served stale for 28.500 s; served where the origin fails for \
-            3598.500 s
+freshness   over since 1.500 s; as stale: 28.500 s; where the origin fails: 3598.500 s
 fetch       under way since 0.250 s, 2 wait for it; the key has changed since, so it is not kept
 last fetch  61.502 s ago, since it had given way to others, or was purged with them: found after \
             0.002000 s, kept, fresh for 60.000 s
