@@ -20,6 +20,7 @@ use super::date::{DATE_SIZE, Date};
 use super::etag::{self, ETAG_DIGITS};
 use super::refusal::Refusal;
 use super::request::Connection;
+use crate::error::FetchFailure;
 use shard_cache::hash::Etag;
 use shard_cache::time::WallSeconds;
 
@@ -71,6 +72,8 @@ pub enum Source {
     Fetched,
     /// The origin, by a fetch that another request led.
     Collapsed,
+    /// Memory, since the origin was asked and failed.
+    Kept(FetchFailure),
 }
 
 /// An entry as it is served.
@@ -313,11 +316,15 @@ impl Replies {
                 Source::Hit => b"Cache-Status: pelton; hit; ttl=",
                 Source::Fetched => b"Cache-Status: pelton; fwd=miss; stored; ttl=".as_slice(),
                 Source::Collapsed => b"Cache-Status: pelton; fwd=miss; collapsed; ttl=",
+                Source::Kept(failure) => kept(failure).0,
             });
             if age_s > lifetime_s {
                 writer.put(b"-");
             }
             writer.number(u64::from(lifetime_s.abs_diff(age_s)));
+            if let Source::Kept(failure) = source {
+                writer.put(kept(failure).1);
+            }
             writer.put(b"\r\n");
         }
         if self.policy.cache_control {
@@ -332,6 +339,22 @@ impl Replies {
         writer.put(b"Age: ");
         writer.number(u64::from(age_s));
         writer.put(b"\r\n");
+    }
+}
+
+/// How Cache-Status begins and ends where this failure lets a stale value be served. Without a
+/// status the origin would be taken to have said that of the reply (RFC 9211 section 2.3): where it
+/// failed, it is the one that a gateway has for that. What came and was too much has none, nor has
+/// an origin that was not asked.
+const fn kept(failure: FetchFailure) -> (&'static [u8], &'static [u8]) {
+    const FAILED: &[u8] = b"Cache-Status: pelton; fwd=stale; fwd-status=502; ttl=";
+    const TIMED_OUT: &[u8] = b"Cache-Status: pelton; fwd=stale; fwd-status=504; ttl=";
+    const REFUSED: &[u8] = b"Cache-Status: pelton; fwd=stale; ttl=";
+    match failure {
+        FetchFailure::Unavailable => (FAILED, b""),
+        FetchFailure::Timeout => (TIMED_OUT, b""),
+        FetchFailure::TooLarge => (REFUSED, b"; detail=too_large"),
+        FetchFailure::NoRoom => (REFUSED, b"; detail=no_room"),
     }
 }
 
@@ -400,8 +423,8 @@ impl Writer<'_> {
 #[cfg(test)]
 mod tests {
     use super::{
-        CONTENT_TYPE_SIZE_MAX, Connection, Etag, HeadPolicy, REPLY_HEAD_SIZE_MAX, Refusal, Replies,
-        Served, Source, Term, WallSeconds,
+        CONTENT_TYPE_SIZE_MAX, Connection, Etag, FetchFailure, HeadPolicy, REPLY_HEAD_SIZE_MAX,
+        Refusal, Replies, Served, Source, Term, WallSeconds,
     };
 
     const POLICY: HeadPolicy = HeadPolicy {
@@ -414,7 +437,8 @@ mod tests {
     const ETAG: Etag = Etag::from_bits(0x00c0_ffee_00c0_ffee);
     const CONNECTIONS: [Connection; 3] =
         [Connection::Persistent, Connection::KeepAlive, Connection::Close];
-    const SOURCES: [Source; 3] = [Source::Hit, Source::Fetched, Source::Collapsed];
+    const SOURCES: [Source; 4] =
+        [Source::Hit, Source::Fetched, Source::Collapsed, Source::Kept(FetchFailure::Unavailable)];
 
     fn replies(policy: HeadPolicy) -> Replies {
         Replies::new(policy, WallSeconds(784_111_777))
@@ -478,6 +502,20 @@ mod tests {
         let collapsed = found(POLICY, Term::Ever, Source::Collapsed, Connection::KeepAlive);
         assert!(collapsed.contains("\r\nCache-Status: pelton; fwd=miss; collapsed; ttl=60\r\n"));
         assert!(collapsed.contains("\r\nConnection: keep-alive\r\n"));
+    }
+
+    #[test]
+    fn what_was_kept_for_errors_is_served_with_the_error() {
+        for (failure, status) in [
+            (FetchFailure::Timeout, "fwd=stale; fwd-status=504; ttl=-3"),
+            (FetchFailure::Unavailable, "fwd=stale; fwd-status=502; ttl=-3"),
+            (FetchFailure::TooLarge, "fwd=stale; ttl=-3; detail=too_large"),
+            (FetchFailure::NoRoom, "fwd=stale; ttl=-3; detail=no_room"),
+        ] {
+            let source = Source::Kept(failure);
+            let head = found(POLICY, ends(60, 63), source, Connection::Persistent);
+            assert!(head.contains(&format!("\r\nCache-Status: pelton; {status}\r\n")), "{head}");
+        }
     }
 
     #[test]
@@ -611,7 +649,8 @@ mod tests {
     fn no_reply_needs_more_room_than_the_bound_and_the_longest_needs_most_of_it() {
         let policy = HeadPolicy {
             max_age_s: u32::MAX,
-            stale_while_revalidate_s: u32::MAX,
+            // The table of parameters allows a week.
+            stale_while_revalidate_s: 7 * 24 * 3600,
             shard: Some((1023, 1024)),
             ..POLICY
         };

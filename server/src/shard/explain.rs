@@ -78,7 +78,7 @@ impl<R: Ring> Shard<R> {
             Landed::Entry(pin) if !self.flights.is_void(flight) => {
                 Some(self.kept_until(pin.entry()))
             }
-            Landed::Entry(_) | Landed::Stale(_) | Landed::Absent | Landed::Failed(_) => None,
+            Landed::Entry(_) | Landed::Stale(..) | Landed::Absent | Landed::Failed(_) => None,
         };
         self.recent.end(hash, flight, self.now, answer, kept);
     }

@@ -42,7 +42,7 @@ pub(super) enum Landed {
     /// The entry that the fetch has brought, negative ones included, or that took its place.
     Entry(Pin),
     /// The fetch failed, and this entry may be served all the same.
-    Stale(Pin),
+    Stale(Pin, FetchFailure),
     /// The origin does not have the key, and the cache had no room to remember that.
     Absent,
     /// The origin failed.

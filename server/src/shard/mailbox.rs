@@ -355,7 +355,7 @@ impl<R: Ring> Shard<R> {
         self.counters.flights_failed += 1;
         let (hash, key) = self.flights.key(flight);
         match self.cache.lookup(hash, key.as_bytes(), self.now) {
-            Some(hit) => Landed::Stale(self.cache.pin(hit.entry)),
+            Some(hit) => Landed::Stale(self.cache.pin(hit.entry), failure),
             None => Landed::Failed(failure),
         }
     }
@@ -365,7 +365,7 @@ impl<R: Ring> Shard<R> {
         for _ in 0..self.limits.rush_per_turn_max {
             let (waiter, given) = match self.flights.rush() {
                 None => return,
-                Some(Rush::End(Landed::Entry(pin) | Landed::Stale(pin))) => {
+                Some(Rush::End(Landed::Entry(pin) | Landed::Stale(pin, _))) => {
                     self.cache.unpin(pin);
                     continue;
                 }
@@ -437,7 +437,7 @@ impl Given {
         match landed {
             Landed::Entry(pin) => Self::Entry(pin.entry(), source),
             // It was not the origin that answered.
-            Landed::Stale(pin) => Self::Entry(pin.entry(), Source::Hit),
+            Landed::Stale(pin, failure) => Self::Entry(pin.entry(), Source::Kept(*failure)),
             Landed::Absent => Self::Absent(source),
             Landed::Failed(failure) => Self::Failed(*failure),
         }

@@ -432,8 +432,8 @@ pub(super) enum Written {
 pub(super) fn count_value(counters: &mut Counters, term: Term, source: Source) {
     let is_stale = matches!(term, Term::Ends { lifetime_s, age_s } if age_s > lifetime_s);
     *match source {
-        Source::Hit if is_stale => &mut counters.requests_stale,
-        Source::Hit => &mut counters.requests_hit,
+        Source::Hit | Source::Kept(_) if is_stale => &mut counters.requests_stale,
+        Source::Hit | Source::Kept(_) => &mut counters.requests_hit,
         Source::Fetched => &mut counters.requests_miss,
         Source::Collapsed => &mut counters.requests_collapsed,
     } += 1;
@@ -446,7 +446,7 @@ pub(super) fn count_plain(counters: &mut Counters, plain: Plain) {
         Plain::Health => &mut counters.requests_health,
         Plain::Continue => &mut counters.replies_continue,
         Plain::Stored(..) | Plain::Deleted => &mut counters.requests_write,
-        Plain::Absent(_, Source::Hit) => &mut counters.requests_negative,
+        Plain::Absent(_, Source::Hit | Source::Kept(_)) => &mut counters.requests_negative,
         Plain::Absent(_, Source::Fetched) => &mut counters.requests_miss,
         Plain::Absent(_, Source::Collapsed) => &mut counters.requests_collapsed,
         Plain::Refused(Refusal::OriginUnavailable | Refusal::OriginTimeout) => {
