@@ -16,8 +16,8 @@ PIPELINE = 1
 PAIRS = 15
 
 .DEFAULT_GOAL := help
-.PHONY: help host run test test-peers check sim history wire fuzz mutants bench-floor bench-quick bench-snapshot second-opinion
-.PHONY: instructions hitratio speed speed-instructions mesh copies clean
+.PHONY: help host run test test-peers check sim history wire fuzz mutants bench-floor bench-quick bench-snapshot
+.PHONY: bench-origins second-opinion instructions hitratio speed speed-instructions mesh copies clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -122,6 +122,13 @@ bench-snapshot: host ## Compare a server that writes or reads snapshots with one
 	@echo "== while one is read" && $(PAUSED) --keys $(SNAPSHOTS)/some.jsonl --candidate \
 		'$(WITH) --set snapshot.rate=1MiB' || test $$? = 3
 	@bench/warm-restart
+
+# Node from version 20 on: that of Debian 13.
+bench-origins: ## Measure misses through Redis beside Fastify with ioredis and NGINX with Lua. ROUNDS=
+	@.ci/host --install curl redis-server node=nodejs npm nginx=nginx-light \
+		/usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua \
+		/usr/share/lua/5.1/nginx/redis.lua=lua-nginx-redis
+	@bench/origins
 
 # wrk2 calls itself wrk; the flag --rate tells them apart. wrk has closed loops only.
 URL = http://127.0.0.1:8080/lookup/2643743
