@@ -239,8 +239,8 @@ impl Plane {
         match order {
             Order::Fetch { flight, key } => {
                 let PlaneLimits { timeout, value_size_max, .. } = self.limits;
-                let fetch = fetch(self.origin.clone(), timeout, value_size_max, flight, key);
-                asked.spawn_local(async move { Ended::Fetch(index, fetch.await) });
+                let (origin, key) = (self.origin.clone(), key.as_bytes().into());
+                asked.spawn_local(fetch(origin, timeout, value_size_max, index, flight, key));
             }
             Order::Spent(found) => drop(found),
             Order::Write(mut upload) if self.late.count() >= self.limits.late_writes_max => {
@@ -385,21 +385,25 @@ async fn ordered(eventfd: &AsyncFd<File>) {
 }
 
 /// One fetch with its deadline and bound: whatever the origin does, one landing comes of it.
+///
+/// The key is on the heap: a [`Key`] would make the task, which is copied into its place, ten times
+/// as large.
 async fn fetch(
     origin: Rc<dyn Origin>,
     timeout: Duration,
     value_size_max: usize,
+    index: usize,
     flight: FlightId,
-    key: Key,
-) -> Landing {
-    let fetched = tokio::time::timeout(timeout, origin.fetch(key.as_bytes())).await;
+    key: Box<[u8]>,
+) -> Ended {
+    let fetched = tokio::time::timeout(timeout, origin.fetch(&key)).await;
     let outcome = match fetched {
         Ok(Ok(Some(found))) => bounded(found, value_size_max),
         Ok(Ok(None)) => Outcome::Absent,
         Ok(Err(failure)) => Outcome::Failed(failure),
         Err(_elapsed) => Outcome::Failed(FetchFailure::Timeout),
     };
-    Landing { flight, outcome }
+    Ended::Fetch(index, Landing { flight, outcome })
 }
 
 /// A value, if it is not larger than the cache takes.

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::error::{FetchFailure, StartError};
 use crate::mesh::{ContentType, Found, LEASE, Lifetime, OriginServer, Stale};
 use key::Names;
-use redis::Pipeline;
+use redis::{Cmd, Pipeline};
 use server::{Failed, Server};
 use shard_cache::hash::Etag;
 use std::future::{Future, ready};
@@ -130,10 +130,17 @@ impl Redis {
 /// Asks for how long a key has to live, and for its value's first bytes: one more than `size`.
 fn ranged(name: &[u8], size: usize, called: Called) -> Pipeline {
     let mut commands = called.pipeline();
-    commands.cmd("PTTL").arg(name);
+    commands.add_command(command("PTTL", name));
     called.again(&mut commands);
-    commands.cmd("GETRANGE").arg(name).arg(0).arg(size);
+    commands.add_command(command("GETRANGE", name)).arg(0).arg(size);
     commands
+}
+
+/// A command about a key, with room for what else it says.
+fn command(what: &str, name: &[u8]) -> Cmd {
+    let mut command = Cmd::with_capacity(4, what.len() + name.len() + 16);
+    command.arg(what).arg(name);
+    command
 }
 
 impl Origin for Redis {

@@ -82,6 +82,9 @@ impl Server {
     }
 
     async fn connection(&self) -> Option<MultiplexedConnection> {
+        if let Line::Open(connection) = &*self.line.borrow() {
+            return Some(connection.clone());
+        }
         let mut line = self.line.clone();
         let line = line.wait_for(|line| !matches!(line, Line::Opening)).await;
         match &*line.ok()? {
