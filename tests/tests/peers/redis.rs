@@ -129,6 +129,8 @@ fn a_server_that_hangs_is_lost_and_found_again() {
     redis.cli(&["SET", "a", "1"]);
     let pelton = Pelton::start(&[&redis], &["cache.ttl=1h", "origin.timeout=300ms"]);
     until("it is connected", || pelton.is("a", "1"));
+    // What was being fetched while the connection was opened is not kept.
+    until("it is kept", || pelton.get("a").header("cache-status").unwrap().contains("hit"));
     let hang = std::thread::scope(|scope| {
         let hang = scope.spawn(|| redis.cli(&["DEBUG", "SLEEP", "4"]));
         while !hang.is_finished() {
