@@ -67,6 +67,11 @@ impl Tier {
         Self { above, last, share, ttl, changes: Cell::new(0) }
     }
 
+    /// All, in the order in which they are asked.
+    fn all(&self) -> impl Iterator<Item = &dyn Origin> {
+        self.above.iter().map(|level| &*level.origin).chain([&*self.last])
+    }
+
     async fn read(&self, key: &[u8]) -> Fetched {
         let changes = self.changes.get();
         for (index, level) in self.above.iter().enumerate() {
@@ -85,8 +90,8 @@ impl Tier {
     /// Puts what was found into levels that have nothing, unless a write has come meanwhile.
     async fn fill(&self, levels: &[Level], key: &[u8], found: &Found, changes: u64) {
         for level in levels {
-            let is_known = level.doubts.borrow().contains(key);
-            if is_known || self.changes.get() != changes {
+            let is_doubtful = level.doubts.borrow().contains(key);
+            if is_doubtful || self.changes.get() != changes {
                 continue;
             }
             let change = Change::Put {
@@ -181,8 +186,7 @@ impl Level {
 
 impl Origin for Tier {
     fn describe(&self) -> String {
-        let all = self.above.iter().map(|level| &level.origin).chain([&self.last]);
-        all.map(|origin| origin.describe()).collect::<Vec<_>>().join(", then ")
+        self.all().map(Origin::describe).collect::<Vec<_>>().join(", then ")
     }
 
     fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
@@ -194,13 +198,11 @@ impl Origin for Tier {
     }
 
     fn news(&self) -> Option<&News> {
-        let mut all = self.above.iter().map(|level| &level.origin).chain([&self.last]);
-        all.find_map(|origin| origin.news())
+        self.all().find_map(Origin::news)
     }
 
     fn servers(&self) -> Vec<OriginServer> {
-        let all = self.above.iter().map(|level| &level.origin).chain([&self.last]);
-        all.flat_map(|origin| origin.servers()).collect()
+        self.all().flat_map(Origin::servers).collect()
     }
 
     fn ready(&self) -> Pin<Box<dyn Future<Output = bool> + '_>> {

@@ -38,6 +38,17 @@ pub enum Trouble {
     Useless(FetchFailure),
 }
 
+impl Trouble {
+    /// What a fetch is told.
+    #[must_use]
+    pub const fn failure(self) -> FetchFailure {
+        match self {
+            Self::Unsent | Self::Failed => FetchFailure::Unavailable,
+            Self::Useless(failure) => failure,
+        }
+    }
+}
+
 /// The guard of one server.
 #[derive(Debug)]
 pub struct Guard {
@@ -108,9 +119,9 @@ impl Guard {
         match self.once(&attempt).await? {
             Err(Trouble::Unsent) if self.budget.borrow_mut().spend() => {
                 self.count(|counts| counts.retried += 1);
-                self.once(&attempt).await?.map_err(failure)
+                self.once(&attempt).await?.map_err(Trouble::failure)
             }
-            answer => answer.map_err(failure),
+            answer => answer.map_err(Trouble::failure),
         }
     }
 
@@ -145,14 +156,6 @@ impl Guard {
         let mut counts = self.counts.get();
         add(&mut counts);
         self.counts.set(counts);
-    }
-}
-
-/// What a fetch is told.
-const fn failure(trouble: Trouble) -> FetchFailure {
-    match trouble {
-        Trouble::Unsent | Trouble::Failed => FetchFailure::Unavailable,
-        Trouble::Useless(failure) => failure,
     }
 }
 

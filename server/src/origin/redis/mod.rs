@@ -91,21 +91,19 @@ impl Redis {
             let whole = ranged(name, self.value_size_max, called);
             (ttl_ms, value) = server.ask(&whole).await?;
         }
-        if value.len() > self.value_size_max {
-            return Err(Failed::Trouble(Trouble::Useless(FetchFailure::TooLarge)));
-        }
         if value.is_empty() {
+            if ttl_ms == NO_KEY {
+                return Ok(None);
+            }
             // It is empty, or it was gone when the second command came.
             let mut get = called.pipeline();
             get.cmd("GET").arg(name);
-            let there: (Option<Vec<u8>>,) = match ttl_ms {
-                NO_KEY => (None,),
-                _ => server.ask(&get).await?,
-            };
-            let Some(there) = there.0.filter(|value| value.len() <= first) else {
-                return Ok(None);
-            };
+            let (there,): (Option<Vec<u8>>,) = server.ask(&get).await?;
+            let Some(there) = there else { return Ok(None) };
             value = there;
+        }
+        if value.len() > self.value_size_max {
+            return Err(Failed::Trouble(Trouble::Useless(FetchFailure::TooLarge)));
         }
         let content_type = self.content_type;
         let etag = Etag::of(content_type.as_str(), &value);

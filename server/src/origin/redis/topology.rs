@@ -1,4 +1,5 @@
 //! Which servers there are, and which of them has a key.
+#![expect(clippy::disallowed_types, reason = "one thread: its requests share the servers")]
 
 use super::cluster::Cluster;
 use super::key::{Names, slot};
@@ -10,6 +11,7 @@ use crate::mesh::OriginServer;
 use crate::origin::guard::{Guard, Trouble};
 use crate::origin::news::Teller;
 use redis::{ConnectionInfo, Pipeline};
+use std::rc::Rc;
 
 /// How often a request follows to where a cluster says that the key is.
 const REDIRECTS_MAX: usize = 3;
@@ -141,33 +143,22 @@ impl Topology {
         name: &[u8],
         attempt: impl AsyncFn(&Server, Called) -> Result<T, Failed>,
     ) -> Result<T, FetchFailure> {
-        match self {
+        let send = async |server: &Server, called: Called| {
+            let read = server.guard().read(async || Said::of(attempt(server, called).await));
+            read.await.map_err(Trouble::Useless)
+        };
+        let answer = match self {
             Self::Single { primary, replicas } => {
-                if let Some(replica) = replicas.get(slot(name) % replicas.len().max(1)) {
-                    let answer = read_from(replica, Called::Plainly, &attempt).await;
-                    if let Ok(Said::Answer(answer)) = answer {
-                        return Ok(answer);
-                    }
+                if let Some(replica) = replicas.get(slot(name) % replicas.len().max(1))
+                    && let Ok(Said::Answer(answer)) = send(replica, Called::Plainly).await
+                {
+                    return Ok(answer);
                 }
-                answered(read_from(primary, Called::Plainly, &attempt).await?)
+                send(primary, Called::Plainly).await.and_then(answered)
             }
-            Self::Cluster(cluster) => {
-                let mut place = cluster.reader(slot(name)).map(|server| (server, Called::Plainly));
-                for _ in 0..REDIRECTS_MAX {
-                    let Some((server, called)) = place else { break };
-                    match read_from(&server, called, &attempt).await {
-                        Ok(Said::Answer(answer)) => return Ok(answer),
-                        Ok(said) => place = cluster.follow(said.place()),
-                        Err(failure) => {
-                            cluster.doubt();
-                            return Err(failure);
-                        }
-                    }
-                }
-                cluster.doubt();
-                Err(FetchFailure::Unavailable)
-            }
-        }
+            Self::Cluster(cluster) => follow(cluster, cluster.reader(slot(name)), send).await,
+        };
+        answer.map_err(Trouble::failure)
     }
 
     /// Sends a change to the server that has `name` and takes changes, once.
@@ -178,37 +169,14 @@ impl Topology {
         &self,
         name: &[u8],
         attempt: impl AsyncFn(&Server, Called) -> Result<T, Failed>,
-    ) -> Result<Result<T, Trouble>, FetchFailure> {
+    ) -> Result<T, Trouble> {
+        let send = async |server: &Server, called: Called| {
+            let once = server.guard().once(async || Said::of(attempt(server, called).await));
+            once.await.unwrap_or_else(|failure| Err(Trouble::Useless(failure)))
+        };
         match self {
-            Self::Single { primary, .. } => {
-                let said = write_to(primary, Called::Plainly, &attempt).await?;
-                Ok(said.and_then(|said| match said {
-                    Said::Answer(answer) => Ok(answer),
-                    Said::Moved(_) | Said::Ask(_) => {
-                        Err(Trouble::Useless(FetchFailure::Unavailable))
-                    }
-                }))
-            }
-            Self::Cluster(cluster) => {
-                let mut place = cluster.writer(slot(name)).map(|server| (server, Called::Plainly));
-                for _ in 0..REDIRECTS_MAX {
-                    let Some((server, called)) = place else { break };
-                    match write_to(&server, called, &attempt).await {
-                        Ok(Ok(Said::Answer(answer))) => return Ok(Ok(answer)),
-                        Ok(Ok(said)) => place = cluster.follow(said.place()),
-                        Ok(Err(trouble)) => {
-                            cluster.doubt();
-                            return Ok(Err(trouble));
-                        }
-                        Err(failure) => {
-                            cluster.doubt();
-                            return Err(failure);
-                        }
-                    }
-                }
-                cluster.doubt();
-                Err(FetchFailure::Unavailable)
-            }
+            Self::Single { primary, .. } => send(primary, Called::Plainly).await.and_then(answered),
+            Self::Cluster(cluster) => follow(cluster, cluster.writer(slot(name)), send).await,
         }
     }
 }
@@ -234,28 +202,34 @@ impl<T> Said<T> {
 }
 
 /// The answer of a server that is no part of a cluster.
-fn answered<T>(said: Said<T>) -> Result<T, FetchFailure> {
+fn answered<T>(said: Said<T>) -> Result<T, Trouble> {
     match said {
         Said::Answer(answer) => Ok(answer),
         Said::Moved(_) | Said::Ask(_) => {
             tracing::warn!("a Redis server is part of a cluster: set redis.cluster to true");
-            Err(FetchFailure::Unavailable)
+            Err(Trouble::Useless(FetchFailure::Unavailable))
         }
     }
 }
 
-async fn read_from<T>(
-    server: &Server,
-    called: Called,
-    attempt: &impl AsyncFn(&Server, Called) -> Result<T, Failed>,
-) -> Result<Said<T>, FetchFailure> {
-    server.guard().read(async || Said::of(attempt(server, called).await)).await
-}
-
-async fn write_to<T>(
-    server: &Server,
-    called: Called,
-    attempt: &impl AsyncFn(&Server, Called) -> Result<T, Failed>,
-) -> Result<Result<Said<T>, Trouble>, FetchFailure> {
-    server.guard().once(async || Said::of(attempt(server, called).await)).await
+/// Sends to `first`, and on to where a server of the cluster points.
+async fn follow<T>(
+    cluster: &Cluster,
+    first: Option<Rc<Server>>,
+    send: impl AsyncFn(&Server, Called) -> Result<Said<T>, Trouble>,
+) -> Result<T, Trouble> {
+    let mut place = first.map(|server| (server, Called::Plainly));
+    for _ in 0..REDIRECTS_MAX {
+        let Some((server, called)) = place else { break };
+        match send(&server, called).await {
+            Ok(Said::Answer(answer)) => return Ok(answer),
+            Ok(said) => place = cluster.follow(said.place()),
+            Err(trouble) => {
+                cluster.doubt();
+                return Err(trouble);
+            }
+        }
+    }
+    cluster.doubt();
+    Err(Trouble::Useless(FetchFailure::Unavailable))
 }

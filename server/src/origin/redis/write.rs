@@ -109,10 +109,9 @@ impl Redis {
             Ok(old)
         };
         let old = match self.topology.write(name, get).await {
-            Ok(Ok(old)) => old,
+            Ok(old) => old,
             // Nothing was changed, whatever became of this.
-            Ok(Err(trouble)) => return Some(Written::Failed(failure(trouble))),
-            Err(failure) => return Some(Written::Failed(failure)),
+            Err(trouble) => return Some(Written::Failed(trouble.failure())),
         };
         let tag = |value: &Vec<u8>| Etag::of(self.content_type.as_str(), value);
         if !write.precondition.holds(old.as_ref().map(tag)) {
@@ -136,7 +135,7 @@ impl Redis {
             Ok(is_done)
         };
         let answer = self.topology.write(name, change).await;
-        if answer == Ok(Ok(false)) {
+        if answer == Ok(false) {
             return None;
         }
         Some(told(answer, |_| match write.change {
@@ -158,23 +157,12 @@ impl Redis {
 }
 
 /// What is said of a change that was sent once.
-fn told<T>(
-    answer: Result<Result<T, Trouble>, FetchFailure>,
-    say: impl FnOnce(T) -> Written,
-) -> Written {
+fn told<T>(answer: Result<T, Trouble>, say: impl FnOnce(T) -> Written) -> Written {
     match answer {
-        Ok(Ok(answer)) => say(answer),
+        Ok(answer) => say(answer),
         // It may have been done before the connection was lost.
-        Ok(Err(Trouble::Failed)) => Written::Unknown,
-        Ok(Err(trouble)) => Written::Failed(failure(trouble)),
-        Err(failure) => Written::Failed(failure),
-    }
-}
-
-const fn failure(trouble: Trouble) -> FetchFailure {
-    match trouble {
-        Trouble::Unsent | Trouble::Failed => FetchFailure::Unavailable,
-        Trouble::Useless(failure) => failure,
+        Err(Trouble::Failed) => Written::Unknown,
+        Err(trouble) => Written::Failed(trouble.failure()),
     }
 }
 
