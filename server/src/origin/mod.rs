@@ -2,6 +2,7 @@
 //!
 //! Async code lives here and in `admin`. The plane knows shards only through `mesh`.
 
+mod backoff;
 mod choice;
 mod embedded;
 mod explain;

@@ -3,24 +3,18 @@
 //! A lane holds one session or none. Reads share a session, and their queries are pipelined on it;
 //! a write has one alone. Who comes takes the lane with the least load, so a new connection is made
 //! only where all others have something to do, and nobody waits behind a slow query without need.
-//! A lane that could not connect rests for a while: twice as long each time, up to a second, which
-//! is how long a breaker stays open.
+//! A lane that could not connect rests for a while.
 #![expect(clippy::disallowed_types, reason = "one thread: reads share a session")]
 
 use super::fault::Fault;
 use super::server::Server;
 use super::session::Session;
 use super::statement::Sql;
+use crate::origin::backoff::Backoff;
 use std::cell::Cell;
-use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
-
-/// How long a lane rests after its first failure to connect, and at most.
-const REST_FIRST: Duration = Duration::from_millis(50);
-const REST_MAX: Duration = Duration::from_secs(1);
 
 /// Some connections to a server.
 #[derive(Debug)]
@@ -112,8 +106,7 @@ impl Drop for Load<'_> {
 /// When a lane that could not connect tries again.
 #[derive(Debug, Default)]
 struct Rest {
-    /// Failures in a row.
-    failures: Cell<u32>,
+    backoff: Backoff,
     until: Cell<Option<Instant>>,
 }
 
@@ -123,36 +116,26 @@ impl Rest {
     }
 
     fn begin(&self) {
-        // From half of it to all of it, so that not all come back at the same time.
-        let share = RandomState::new().hash_one(0) % 512 + 512;
-        let share = u32::try_from(share).expect("it is below 1024");
-        self.until.set(Some(Instant::now() + rest(self.failures.get()) * share / 1024));
-        self.failures.set(self.failures.get().saturating_add(1));
+        self.until.set(Some(Instant::now() + self.backoff.next()));
     }
 
     fn forget(&self) {
-        self.failures.set(0);
+        self.backoff.forget();
         self.until.set(None);
     }
-}
-
-/// The longest rest after so many failures before the last one.
-fn rest(failures: u32) -> Duration {
-    REST_FIRST.saturating_mul(1 << failures.min(16)).min(REST_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
-    fn a_rest_doubles_up_to_its_most_and_is_forgotten() {
-        let rests: Vec<_> = [0, 1, 4, 5, u32::MAX].map(|n| rest(n).as_millis()).into();
-        assert_eq!(rests, [50, 100, 800, 1000, 1000]);
+    fn a_lane_rests_for_a_while_and_is_awake_once_it_has_connected() {
         let (lane, now) = (Rest::default(), Instant::now());
         assert!(!lane.lasts(now));
         lane.begin();
-        assert!(lane.lasts(now) && !lane.lasts(now + REST_MAX));
+        assert!(lane.lasts(now) && !lane.lasts(now + Duration::from_secs(1)));
         lane.forget();
         assert!(!lane.lasts(now));
     }

@@ -8,6 +8,7 @@
 
 use super::key::Names;
 use super::trouble::trouble;
+use crate::origin::backoff::Backoff;
 use crate::origin::guard::{Guard, Trouble};
 use crate::origin::news::Teller;
 use redis::aio::MultiplexedConnection;
@@ -15,7 +16,6 @@ use redis::{
     AsyncConnectionConfig, Client, FromRedisValue, Pipeline, PushInfo, PushKind, RedisError,
     RedisResult, Value,
 };
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -27,9 +27,6 @@ pub(super) const PING_EVERY: Duration = Duration::from_secs(1);
 
 /// How long it may take to answer that.
 pub(super) const PONG_WITHIN: Duration = Duration::from_secs(1);
-
-/// The first wait before a lost connection is opened anew, and the longest.
-const REOPEN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// How a server is spoken to.
 #[derive(Clone, Debug)]
@@ -126,14 +123,15 @@ impl Failed {
 
 /// Keeps a connection open as long as somebody wants it.
 async fn keep(name: String, client: Client, manner: Manner, line: watch::Sender<Line>) {
-    let mut wait = REOPEN.0;
+    let backoff = Backoff::default();
     let mut told = String::new();
     loop {
         let closed = Arc::new(Notify::new());
         match timeout(manner.timeout, open(&client, &manner, &closed)).await {
             Ok(Ok(connection)) => {
                 tracing::info!(server = %name, "connected to a Redis server");
-                (wait, told) = (REOPEN.0, String::new());
+                backoff.forget();
+                told.clear();
                 tell(&manner);
                 line.send_replace(Line::Open(connection.clone()));
                 let why = tokio::select! {
@@ -156,16 +154,8 @@ async fn keep(name: String, client: Client, manner: Manner, line: watch::Sender<
                 }
             }
         }
-        // Those who lost it together do not come back together.
-        sleep(jittered(wait)).await;
-        wait = (wait * 2).min(REOPEN.1);
+        sleep(backoff.next()).await;
     }
-}
-
-/// A duration between half of `wait` and all of it.
-fn jittered(wait: Duration) -> Duration {
-    let drawn = RandomState::new().hash_one(0);
-    wait / 2 + wait / 2 * u32::try_from(drawn % 256).expect("below 256") / 255
 }
 
 /// Changes may have been missed.
