@@ -3,7 +3,7 @@
 
 use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::Client;
-use pelton_tests::process::Process;
+use pelton_tests::process::{Process, until};
 use serde_json::Value;
 
 /// Connections that each shard holds.
@@ -28,14 +28,14 @@ fn a_new_connection_goes_to_the_shard_that_has_the_fewest() {
     let fixture = Fixture::numbered(20);
     let server = Process::start(&fixture.store(), &["server.shards=2"]);
     let mut clients = connect(&server, 16);
-    while open(&server) != [8; 2] {}
+    until("both shards have eight connections", || open(&server) == [8; 2]);
     for client in &mut clients {
         assert_eq!(client.get("/lookup/k7").text(), value(7), "it is served where it came to");
     }
     drop(clients);
-    while open(&server) != [0; 2] {}
+    until("all connections are closed", || open(&server) == [0; 2]);
     let _clients = connect(&server, 8);
-    while open(&server) != [4; 2] {}
+    until("both shards have four connections", || open(&server) == [4; 2]);
 }
 
 #[test]
@@ -43,6 +43,6 @@ fn without_balance_a_connection_stays_where_it_landed() {
     let fixture = Fixture::numbered(20);
     let server = Process::start(&fixture.store(), &["server.shards=2", "server.balance=false"]);
     let _clients = connect(&server, 16);
-    while open(&server).iter().sum::<u64>() < 16 {}
+    until("sixteen connections are open", || open(&server).iter().sum::<u64>() >= 16);
     assert_eq!(server.metric("pelton_connections_handed_total", ""), 0);
 }

@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::{Client, Reply};
-use pelton_tests::process::Process;
+use pelton_tests::process::{Process, until};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -143,7 +143,7 @@ fn a_batch_stands_in_line_with_what_is_before_and_behind_it() {
     assert_eq!(next().status, 404);
     assert_eq!(next().body, b"7");
     // Shards publish a little later.
-    while server.metric("pelton_batches_total", "") < 2 {}
+    until("both batches are counted", || server.metric("pelton_batches_total", "") >= 2);
     kill(Pid::from_raw(server.id()), Signal::SIGTERM).expect("it runs");
     assert!(server.wait().success(), "every upload is at home");
 }

@@ -3,7 +3,7 @@
 
 use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::Client;
-use pelton_tests::process::{self, Process};
+use pelton_tests::process::{self, Process, until};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
@@ -18,7 +18,9 @@ fn a_client_that_does_not_finish_its_head_is_closed_and_counted() {
     assert!(slow.is_ended());
     assert!(silent.is_ended());
     silent.send(b"x").unwrap_or_default();
-    while server.metric("pelton_connections_closed_total", r#"reason="header_timeout""#) < 2 {}
+    until("both connections are closed", || {
+        server.metric("pelton_connections_closed_total", r#"reason="header_timeout""#) >= 2
+    });
 }
 
 #[test]
@@ -55,7 +57,9 @@ fn a_client_that_never_reads_is_closed_and_others_are_served() {
     assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
     assert_eq!(other.get("/lookup/k1").text(), value(1));
     let reason = r#"reason="write_timeout""#;
-    while server.metric("pelton_connections_closed_total", reason) < 1 {}
+    until("the connection is closed", || {
+        server.metric("pelton_connections_closed_total", reason) >= 1
+    });
 }
 
 #[test]
@@ -74,7 +78,9 @@ fn connections_beyond_the_slots_are_closed_at_once_and_a_freed_slot_serves_again
         assert!(Client::new(server.connect()).is_ended());
     }
     let reason = r#"reason="slots_full""#;
-    while server.metric("pelton_connections_closed_total", reason) < 5 {}
+    until("five connections are closed", || {
+        server.metric("pelton_connections_closed_total", reason) >= 5
+    });
     drop(clients.pop());
     let request = b"GET /lookup/k0 HTTP/1.1\r\nHost: test\r\n\r\n";
     let served = (0..10_000).any(|_| {
@@ -97,7 +103,9 @@ fn as_many_connections_as_descriptors_allow_and_more_are_bounded_and_harm_nobody
     let crowd: Vec<TcpStream> = (0..500).map(|_| server.connect()).collect();
     assert_eq!(first.get("/lookup/k0").text(), value(0), "those who were there are served on");
     let reason = r#"reason="slots_full""#;
-    while server.metric("pelton_connections_closed_total", reason) < 100 {}
+    until("a hundred connections are closed", || {
+        server.metric("pelton_connections_closed_total", reason) >= 100
+    });
     drop(crowd);
     let request = b"GET /lookup/k0 HTTP/1.1\r\nHost: test\r\n\r\n";
     let served = (0..10_000).any(|_| {
@@ -136,8 +144,8 @@ fn connections_that_come_and_go_in_every_rude_way_leave_nothing_behind() {
             }
         }
     }
-    while server.metric("pelton_connections_open", "") > 0 {}
-    while server.metric("pelton_uring_buffers_held", "") > 0 {}
+    until("no connection is open", || server.metric("pelton_connections_open", "") == 0);
+    until("no buffer is held", || server.metric("pelton_uring_buffers_held", "") == 0);
     assert_eq!(server.metric("pelton_completions_stale_total", ""), 0);
     assert_eq!(Client::new(server.connect()).get("/lookup/k7").text(), value(7));
 }

@@ -8,7 +8,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::Client;
-use pelton_tests::process::{self, Process};
+use pelton_tests::process::{self, Process, until};
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
 
@@ -120,7 +120,7 @@ fn a_shard_that_stops_turning_ends_the_process() {
     let fixture = Fixture::numbered(1);
     let mut server = Process::start(&fixture.store(), &[]);
     // Before that the shards wait for each other, and none turns without the other.
-    while server.admin("/readyz").0 != 200 {}
+    until("it is ready", || server.admin("/readyz").0 == 200);
     let tasks = std::fs::read_dir(format!("/proc/{}/task", server.id())).unwrap();
     let shard = tasks
         .map(|task| task.unwrap().path())
@@ -131,7 +131,7 @@ fn a_shard_that_stops_turning_ends_the_process() {
     ptrace::seize(shard, ptrace::Options::empty()).unwrap();
     ptrace::interrupt(shard).unwrap();
     waitpid(shard, Some(WaitPidFlag::__WALL)).unwrap();
-    while server.admin("/livez").0 == 200 {}
+    until("it is not alive", || server.admin("/livez").0 != 200);
     let words = server.last_words();
     // The tracer must take note of the thread's end before the process can be waited for.
     waitpid(shard, Some(WaitPidFlag::__WALL)).unwrap();

@@ -4,7 +4,7 @@
 
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::Client;
-use pelton_tests::process::Process;
+use pelton_tests::process::{Process, until};
 use shard_cache::Layout;
 
 const MIB: usize = 1 << 20;
@@ -27,7 +27,9 @@ fn populated(fixture: &Fixture, cache_size: usize) -> Process {
     let server = Process::start(&fixture.store(), &[&TIGHT[..], &[&memory]].concat());
     let layout = Layout::new(cache_size, 128 << 10).expect("it is large enough");
     let capacity = layout.arena_bytes() as u64;
-    while server.metric("pelton_cache_capacity_bytes", "") < capacity {}
+    until("all of the cache is there", || {
+        server.metric("pelton_cache_capacity_bytes", "") >= capacity
+    });
     server
 }
 

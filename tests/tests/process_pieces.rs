@@ -3,7 +3,7 @@
 
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::Client;
-use pelton_tests::process::Process;
+use pelton_tests::process::{Process, until};
 
 /// Keys of the store, about half of which belong to the other shard.
 const KEYS: usize = 16;
@@ -63,7 +63,7 @@ fn a_value_that_is_purged_while_it_is_read_is_read_to_its_end() {
     let before = hits();
     let clients = [ask(&server), ask(&server)];
     // Their requests came in one piece: with the first reply of each, all are looked up.
-    while hits() < before + 2 {}
+    until("both hits are counted", || hits() >= before + 2);
     let (status, answer) = server.purge(TOKEN, r#"{"all":true}"#);
     assert_eq!(status, 200, "{answer}");
     read(ask(&server));

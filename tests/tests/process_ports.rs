@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::{Client, Reply};
-use pelton_tests::process::{self, PATIENCE, Process, free_ports};
+use pelton_tests::process::{self, PATIENCE, Process, free_ports, until};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
@@ -92,12 +92,14 @@ fn a_client_that_knows_the_owners_causes_no_remote_reads_and_one_that_does_not_d
     };
     ask(0);
     let made = KEYS as u64;
-    while server.metric("pelton_requests_total", "") < made {}
+    until("all requests are counted", || server.metric("pelton_requests_total", "") >= made);
     assert_eq!(server.metric("pelton_remote_reads_total", ""), 0);
     ask(1);
     // A value that its parcel does not hold is read again with a larger one, which is no other
     // read.
-    while server.metric("pelton_remote_reads_total", "") < made {}
+    until("all remote reads are counted", || {
+        server.metric("pelton_remote_reads_total", "") >= made
+    });
     assert_eq!(server.metric("pelton_remote_reads_total", ""), made);
 }
 
@@ -127,7 +129,7 @@ fn unix_sockets_are_served_have_the_umask_s_mode_and_go_when_the_server_stops() 
     let mut client = unix(&paths[2]);
     assert_eq!(client.get("/lookup/k1").status, 200);
     kill(Pid::from_raw(server.id()), Signal::SIGTERM).unwrap();
-    while paths.iter().any(|path| path.exists()) {}
+    until("its sockets are gone", || paths.iter().all(|path| !path.exists()));
     let mut replies = (0..100_000).map(|_| client.get("/lookup/k1"));
     let last = replies.find(|reply| reply.header("Connection") == Some("close"));
     assert_eq!(last.unwrap().text(), value(1));

@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::Client;
-use pelton_tests::process::Process;
+use pelton_tests::process::{Process, until};
 use std::fmt::Write as _;
 
 const TOKEN: &str = "a-token-of-some-thirty-characters";
@@ -67,7 +67,9 @@ fn what_a_purge_names_is_fetched_again_and_nothing_else() {
         assert_eq!(hits(&server), kept, "{body}");
         assert_eq!(hits(&server), KEYS, "each was fetched once");
     }
-    while server.metric("pelton_shard_purges_total", "") < 10 {}
+    until("ten purges by shards are counted", || {
+        server.metric("pelton_shard_purges_total", "") >= 10
+    });
 }
 
 #[test]
@@ -75,15 +77,17 @@ fn what_a_soft_purge_names_is_served_stale_while_it_is_fetched_again() {
     let (_fixture, server) = start(&["cache.stale_while_revalidate=1h"]);
     ask(&server);
     let fetches = || server.metric("pelton_origin_fetches_total", "");
-    while fetches() < KEYS.len() as u64 {}
+    until("all keys are fetched", || fetches() >= KEYS.len() as u64);
     for (body, named) in [(r#"{"key":"x","soft":true}"#, 1), (r#"{"all":true,"soft":true}"#, 6)] {
         let before = fetches();
         assert_eq!(server.purge(TOKEN, body).0, 200);
         let answers = ask(&server);
         assert!(answers.iter().all(|(is_hit, _)| *is_hit), "{answers:?}");
         assert_eq!(answers.iter().filter(|(_, ttl)| *ttl <= 0).count(), named, "{answers:?}");
-        while fetches() < before + named as u64 {}
-        while ask(&server).iter().any(|(is_hit, ttl)| !is_hit || *ttl < 3_000) {}
+        until("the purged are fetched again", || fetches() >= before + named as u64);
+        until("all are fresh hits", || {
+            ask(&server).iter().all(|(is_hit, ttl)| *is_hit && *ttl >= 3_000)
+        });
     }
 }
 
@@ -138,20 +142,20 @@ fn what_was_purged_does_not_come_back_from_a_snapshot_after_a_kill() {
         server.wait();
     };
     let count = written(&server);
-    while written(&server) < count + 2 {}
+    until("two more snapshots are written", || written(&server) >= count + 2);
     assert_eq!(server.purge(TOKEN, r#"{"key":"x"}"#).0, 200);
     let note = folder.path().join("purged");
     assert!(note.exists(), "it is on the disk before it is confirmed");
     // The next snapshot knows of the purge.
-    while note.exists() {}
+    until("the note is removed", || !note.exists());
     kill(server);
     let server = start_again(&fixture, &[&path, "snapshot.interval=1h"]);
-    while restored(&server) < KEYS.len() as u64 - 1 {}
+    until("all but the purged are restored", || restored(&server) >= KEYS.len() as u64 - 1);
     assert!(!hits(&server).contains(&"x"));
     // This process writes none before its end.
     assert_eq!(server.purge(TOKEN, r#"{"key":"it"}"#).0, 200);
     kill(server);
     let server = start_again(&fixture, &[&path]);
-    while server.metric("pelton_snapshots_refused_total", "") < 1 {}
+    until("the snapshot is refused", || server.metric("pelton_snapshots_refused_total", "") >= 1);
     assert_eq!(hits(&server), [""; 0]);
 }

@@ -3,7 +3,7 @@
 
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::Client;
-use pelton_tests::process::Process;
+use pelton_tests::process::{Process, until};
 
 /// Keys of the store: twice as many as the cache has room for.
 const KEYS: usize = 4_000;
@@ -86,7 +86,7 @@ fn what_slow_readers_hold_is_copied_out_and_they_get_every_byte_of_it() {
             assert!(reply.text() == value(number), "the value of k{number}");
         }
     }
-    while server.metric("pelton_cache_condemned_bytes", "") > 0 {}
+    until("nothing condemned is left", || server.metric("pelton_cache_condemned_bytes", "") == 0);
     assert_eq!(server.metric("pelton_connections_closed_total", r#"reason="output_bound""#), 0);
 }
 

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::Client;
-use pelton_tests::process::{self, Process};
+use pelton_tests::process::{self, Process, until};
 use std::io::Write as _;
 use std::net::{IpAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
@@ -170,7 +170,7 @@ fn a_second_signal_ends_a_draining_server_at_once() {
     assert_eq!(Client::new(server.connect()).get("/lookup/k0").text(), value(0));
     signal(&server, Signal::SIGTERM);
     // It is draining, and the half request keeps it from ending.
-    while server.admin("/readyz").0 != 503 {}
+    until("it is not ready", || server.admin("/readyz").0 == 503);
     signal(&server, Signal::SIGINT);
     let status = server.wait();
     assert_ne!(status.code(), Some(0), "{status:?}");

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::Client;
-use pelton_tests::process::{self, Process};
+use pelton_tests::process::{self, Process, until};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -33,8 +33,10 @@ fn end(mut server: Process, signal: Signal) -> Option<i32> {
 /// Waits until so many entries are back and the snapshot was read to its end: only then is it told
 /// what was dropped of it.
 fn wait_until_loaded(server: &Process, count: usize) {
-    while restored(server) < count as u64 {}
-    while server.metric("pelton_snapshot_load_milliseconds", "") == 0 {}
+    until("all entries are restored", || restored(server) >= count as u64);
+    until("the snapshot is read to its end", || {
+        server.metric("pelton_snapshot_load_milliseconds", "") > 0
+    });
 }
 
 fn restored(server: &Process) -> u64 {
@@ -64,14 +66,14 @@ fn a_server_that_is_killed_comes_back_with_its_last_snapshot_whenever_that_happe
         |server: &Process| server.metric("pelton_snapshots_total", r#"outcome="written""#);
     let server = start(&fixture, &folder, &sets);
     read_all(&server);
-    while written(&server) == 0 {}
+    until("a snapshot is written", || written(&server) > 0);
     assert_eq!(end(server, Signal::SIGKILL), None);
     for _ in 0..3 {
         let server = start(&fixture, &folder, &sets);
-        while restored(&server) < COUNT as u64 {}
+        until("all entries are restored", || restored(&server) >= COUNT as u64);
         // Somewhere in the next one.
         let pages = || std::fs::read_dir(&folder).unwrap().count();
-        while pages() < 4 && written(&server) == 0 {}
+        until("the next snapshot is begun", || pages() >= 4 || written(&server) > 0);
         assert_eq!(end(server, Signal::SIGKILL), None);
     }
 }
@@ -82,7 +84,9 @@ fn what_was_written_after_a_snapshot_is_read_after_a_kill_as_it_was_written() {
     let folder = fixture.path("snapshots");
     let server = start(&fixture, &folder, &["snapshot.interval=1s"]);
     read_all(&server);
-    while server.metric("pelton_snapshot_written_entries", "") < COUNT as u64 {}
+    until("all entries are written", || {
+        server.metric("pelton_snapshot_written_entries", "") >= COUNT as u64
+    });
     assert_eq!(end(server, Signal::SIGKILL), None);
     assert!(fixture.import("{\"key\":\"k3\",\"value\":\"new\"}\n").status.success());
     let server = start(&fixture, &folder, &[]);
@@ -123,12 +127,12 @@ fn a_server_that_is_stopped_while_it_writes_a_snapshot_gives_it_up_for_a_last_on
     // What was begun before all was in memory ends first.
     let written =
         |server: &Process| server.metric("pelton_snapshots_total", r#"outcome="written""#);
-    while written(&server) < 1 {}
-    while pages(&folder).len() < 2 {}
+    until("a snapshot is written", || written(&server) >= 1);
+    until("the next snapshot is begun", || pages(&folder).len() >= 2);
     assert_eq!(end(server, Signal::SIGTERM), Some(0));
     assert_eq!(pages(&folder).len(), 1);
     let server = start(&fixture, &folder, &[]);
-    while restored(&server) < LARGE_COUNT as u64 {}
+    until("all entries are restored", || restored(&server) >= LARGE_COUNT as u64);
 }
 
 /// What starts a command with a file system of 4 MiB at `folder`; `None` where that is not allowed.
@@ -159,16 +163,16 @@ fn a_full_disk_costs_the_new_snapshot_and_leaves_the_one_before() {
     let ended = |how: &str| server.metric("pelton_snapshots_total", &format!(r#"outcome="{how}""#));
     // The folder as the server sees it.
     let folder = PathBuf::from(format!("/proc/{}/root{}", server.id(), folder.display()));
-    while ended("written") == 0 {}
+    until("a snapshot is written", || ended("written") > 0);
     let before = pages(&folder);
     assert_eq!((before.len(), ended("failed")), (1, 0));
     fill(&server);
     // What was begun before all was in memory may still have fitted.
-    while ended("failed") == 0 {}
+    until("a snapshot has failed", || ended("failed") > 0);
     let (written, failed) = (ended("written"), ended("failed"));
-    while ended("failed") == failed {}
+    until("another snapshot has failed", || ended("failed") != failed);
     assert_eq!(ended("written"), written);
-    while pages(&folder).len() != 1 {}
+    until("only the first snapshot is left", || pages(&folder).len() == 1);
     assert_eq!(Client::new(server.connect()).get("/lookup/k0").status, 200);
     assert_eq!(end(server, Signal::SIGTERM), Some(0));
 }
@@ -186,7 +190,7 @@ fn a_server_that_is_stopped_while_it_reads_a_snapshot_leaves_it_as_it_is() {
     assert_eq!(end(server, Signal::SIGTERM), Some(0));
     assert_eq!(pages(&folder), before);
     let server = start(&fixture, &folder, &[]);
-    while restored(&server) < LARGE_COUNT as u64 {}
+    until("all entries are restored", || restored(&server) >= LARGE_COUNT as u64);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::{Client, Reply};
 use pelton_tests::http_origin::HttpOrigin;
-use pelton_tests::process::{self, Process};
+use pelton_tests::process::{self, Process, until};
 
 fn serve(origin: &HttpOrigin, sets: &[&str]) -> (Fixture, Process) {
     let fixture = Fixture::empty();
@@ -113,7 +113,7 @@ fn while_the_server_is_down_what_is_stale_is_served_and_it_is_left_alone() {
     assert_eq!(failed, asked as u64 - 2, "all but the first two");
     assert!(failed + broken >= 40, "each was sent or not: {failed} + {broken}");
     origin.answer("key", 200, "Cache-Control: max-age=0\r\n", "new");
-    while get(&server, "key").text() != "new" {}
+    until("the new value is served", || get(&server, "key").text() == "new");
     assert!(requests(&server, "answered") >= 3);
 }
 

@@ -5,7 +5,7 @@ use crate::proxy::{Kind, Proxy};
 use crate::reading::exchange;
 use pelton_tests::fixture::{Fixture, value};
 use pelton_tests::http::Client;
-use pelton_tests::process::Process;
+use pelton_tests::process::{Process, until};
 use pelton_tests::smuggling::corpus;
 use std::net::TcpStream;
 
@@ -27,7 +27,7 @@ fn nobody_gets_what_another_asked_for(kind: Kind) {
     let mut direct = Client::new(server.connect());
     for key in 0..3 {
         // A server that has just started may have no room for a value yet.
-        while direct.get(&format!("/lookup/k{key}")).status != 200 {}
+        until("the key is served", || direct.get(&format!("/lookup/k{key}")).status == 200);
     }
     for payload in &corpus {
         innocent(&proxy, &payload.name);

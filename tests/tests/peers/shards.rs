@@ -4,7 +4,7 @@
 use crate::proxy::{Kind, Proxy};
 use crate::records::Records;
 use pelton_tests::http::{Client, Reply};
-use pelton_tests::process::free_ports;
+use pelton_tests::process::{free_ports, until};
 use std::net::TcpStream;
 use tempfile::TempDir;
 
@@ -75,7 +75,7 @@ fn each_key_goes_to_its_shard(kind: Kind, file: &str, upstream: &Upstream) {
     }
     let made = records.records.len() as u64;
     // A shard publishes what it has counted a quarter of a second later at most.
-    while lookups(&records) < made {}
+    until("all lookups are counted", || lookups(&records) >= made);
     assert_eq!(lookups(&records), made);
     assert_eq!(records.server.metric("pelton_remote_reads_total", ""), 0);
     for shard in ["0", "1"] {

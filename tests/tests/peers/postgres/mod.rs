@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::{Client, Reply};
-use pelton_tests::process::Process;
+use pelton_tests::process::{Process, until};
 
 const QUERY: &str = "postgres.query=SELECT value, content_type, ttl_ms FROM items WHERE key = $1";
 
@@ -146,8 +146,8 @@ fn while_one_server_is_down_its_keys_are_stale_and_others_as_ever() {
     }
     pair[0].run();
     pair[0].sql("UPDATE items SET value = 'new'");
-    while get(&server, &down[0]).text() != "new" {}
-    while get(&server, &down[1]).status != 200 {}
+    until("a fresh value of the first", || get(&server, &down[0]).text() == "new");
+    until("a value of the second", || get(&server, &down[1]).status == 200);
     let log = log_of(server);
     assert!(log.contains("a connection to the origin has ended"), "{log}");
     assert!(log.contains("no connection to a server of the origin"), "{log}");
@@ -171,8 +171,8 @@ fn a_table_that_is_locked_costs_only_its_own_keys() {
     pair[0].wait_until("SELECT count(*) FROM pg_locks WHERE NOT granted", "0");
     lock.commit();
     pair[0].sql("UPDATE items SET value = 'new'");
-    while get(&server, &locked[0]).text() != "new" {}
-    while get(&server, &locked[1]).status != 200 {}
+    until("a fresh value of the first", || get(&server, &locked[0]).text() == "new");
+    until("a value of the second", || get(&server, &locked[1]).status == 200);
 }
 
 #[test]

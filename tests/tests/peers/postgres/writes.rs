@@ -4,7 +4,7 @@ use super::cluster::Cluster;
 use super::{QUERY, get, serve};
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::{Client, Reply};
-use pelton_tests::process::Process;
+use pelton_tests::process::{Process, until};
 
 pub(super) const TOKEN: &str = "a-token-of-some-thirty-characters";
 
@@ -177,6 +177,6 @@ fn a_write_that_waits_too_long_is_given_up_by_the_server_too() {
     cluster.wait_until(WAITING, "0");
     drop(lock);
     assert_eq!(rows(&cluster), "k|old|text/plain");
-    while put(&server, "k", "", "new").status != 204 {}
+    until("a write is done", || put(&server, "k", "", "new").status == 204);
     assert_eq!(get(&server, "k").text(), "new");
 }
