@@ -159,7 +159,7 @@ pub const FLIGHT_SIZE_MAX: u64 = 640;
 pub const WAITER_SIZE_MAX: u64 = 32;
 
 /// Bytes of what is remembered of the last fetch of a key: at most; the shard asserts it.
-pub const RECENT_SIZE_MAX: u64 = 80;
+pub const RECENT_SIZE_MAX: u64 = 96;
 
 /// Bytes of what is kept of a value that another shard reads in pieces, and of its free place: at
 /// most; the shard asserts it.

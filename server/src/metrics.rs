@@ -130,6 +130,8 @@ counters! {
     flights_led, Counter, "pelton_origin_fetches", "", "Fetches asked of the origin.";
     flights_active, Gauge, "pelton_origin_in_flight", "", "Fetches under way.";
     flights_failed, Counter, "pelton_origin_failures", "", "Fetches that failed.";
+    fetches_paused, Counter, "pelton_origin_fetches_paused", "", "Fetches not asked of the origin, since one of the same key had failed just before.";
+    fetches_early, Counter, "pelton_origin_fetches_early", "", "Fetches of values that were asked for often, before they were stale.";
     fetches_void, Counter, "pelton_origin_fetches_void", "", "Fetches whose key was purged meanwhile: what they bring is not kept.";
     purges, Counter, "pelton_shard_purges", "", "Purges put in force; each is counted by every shard.";
     forgotten, Counter, "pelton_forgotten", "", "Keys dropped since their origin says that they have changed.";

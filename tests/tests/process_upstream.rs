@@ -96,25 +96,65 @@ fn what_must_not_be_kept_is_asked_for_again() {
 #[test]
 fn while_the_server_is_down_what_is_stale_is_served_and_it_is_left_alone() {
     let origin = HttpOrigin::start();
-    origin.answer("key", 200, "Cache-Control: max-age=0\r\n", "old");
-    origin.answer("strict", 200, "Cache-Control: max-age=0, must-revalidate\r\n", "old");
-    let (_fixture, server) = serve(&origin, &["cache.stale_while_revalidate=0s"]);
-    assert_eq!(get(&server, "key").text(), "old");
-    assert_eq!(get(&server, "strict").text(), "old");
-    origin.forget("key");
-    origin.forget("strict");
-    for _ in 0..20 {
-        assert_eq!(get(&server, "key").text(), "old");
-        assert_eq!(get(&server, "strict").status, 502);
+    let lax: Vec<_> = (0..20).map(|number| format!("lax{number}")).collect();
+    let strict: Vec<_> = (0..20).map(|number| format!("strict{number}")).collect();
+    for (keys, control) in [(&lax, "max-age=0"), (&strict, "max-age=0, must-revalidate")] {
+        for key in keys {
+            origin.answer(key, 200, &format!("Cache-Control: {control}\r\n"), "old");
+        }
     }
-    let asked = origin.asked("key") + origin.asked("strict");
-    assert!((4..40).contains(&asked), "the breaker is open: {asked}");
+    let (_fixture, server) = serve(&origin, &["cache.stale_while_revalidate=0s"]);
+    let keys = || lax.iter().chain(&strict);
+    for key in keys() {
+        assert_eq!(get(&server, key).text(), "old");
+        origin.forget(key);
+    }
+    for (lax, strict) in lax.iter().zip(&strict) {
+        assert_eq!(get(&server, lax).text(), "old");
+        assert_eq!(get(&server, strict).status, 502);
+    }
+    let asked = keys().map(|key| origin.asked(key)).sum::<usize>();
+    assert!((44..80).contains(&asked), "the breaker is open: {asked}");
     let [failed, broken] = ["failed", "broken"].map(|outcome| requests(&server, outcome));
-    assert_eq!(failed, asked as u64 - 2, "all but the first two");
+    assert_eq!(failed, asked as u64 - 40, "all but the first of each");
     assert!(failed + broken >= 40, "each was sent or not: {failed} + {broken}");
-    origin.answer("key", 200, "Cache-Control: max-age=0\r\n", "new");
-    until("the new value is served", || get(&server, "key").text() == "new");
+    origin.answer("lax0", 200, "Cache-Control: max-age=0\r\n", "new");
+    until("the new value is served", || get(&server, "lax0").text() == "new");
     assert!(requests(&server, "answered") >= 3);
+}
+
+#[test]
+fn a_key_whose_fetch_has_failed_is_left_alone_for_a_moment() {
+    let origin = HttpOrigin::start();
+    let (_fixture, server) = serve(&origin, &[]);
+    let paused = || server.metric("pelton_origin_fetches_paused_total", "");
+    until("a request is answered by the failure before", || {
+        assert_eq!(get(&server, "ill").status, 502);
+        paused() > 0
+    });
+    let fetches = server.metric("pelton_origin_fetches_total", "");
+    until("it is asked for again", || {
+        assert_eq!(get(&server, "ill").status, 502);
+        server.metric("pelton_origin_fetches_total", "") > fetches
+    });
+    origin.answer("ill", 200, "", "well");
+    until("it is well", || get(&server, "ill").text() == "well");
+}
+
+#[test]
+fn what_is_read_often_is_fetched_before_it_is_stale() {
+    let origin = HttpOrigin::start();
+    // Nothing of it may be served stale.
+    origin.answer("hot", 200, "Cache-Control: s-maxage=1\r\n", "value");
+    let (_fixture, server) = serve(&origin, &[]);
+    let mut client = Client::new(server.connect());
+    until("it was fetched early", || {
+        for _ in 0..100 {
+            assert_eq!(client.get("/lookup/hot").status, 200);
+        }
+        server.metric("pelton_origin_fetches_early_total", "") > 0
+    });
+    assert!(origin.asked("hot") >= 2);
 }
 
 #[test]

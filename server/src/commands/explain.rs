@@ -150,6 +150,7 @@ fn fetch(fetch: Option<&FetchReport>) -> String {
 const fn reason(why: Why) -> &'static str {
     match why {
         Why::New => "no earlier fetch of it was remembered",
+        Why::Early => "it is asked for often, and was soon to be stale",
         Why::Stale => "it was stale",
         Why::Expired => "it had expired",
         Why::Purged => "it was purged",

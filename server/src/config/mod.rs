@@ -133,6 +133,7 @@ parameters! {
         ttl: Duration, Duration(1, WEEK), r#""60s""#, "How long a value is fresh where its origin says nothing, from when the origin was asked.";
         stale_while_revalidate: Duration, Duration(0, WEEK), r#""30s""#, "How long a value is served after its freshness while it is fetched again.";
         stale_if_error: Duration, Duration(0, WEEK), r#""10m""#, "How long a value is served after its freshness while its origin fails.";
+        ttl_jitter: Share, Share(0, 500), r#""5%""#, "By how much at most a value's lifetime is shortened, drawn for each anew: what was fetched together is not fetched together again. \"0%\": not at all.";
         negative_ttl: Duration, Duration(1, WEEK), r#""2s""#, "How long the absence of a key is remembered.";
         value_size_max: u64, Size(1, 16 << 20), r#""1MiB""#, "Largest value; larger ones are refused on import and answered 502.";
         replica_share: Share, Share(0, 500), r#""2%""#, "Share of the cache for copies of keys that other shards own and this one reads often. At least 3 MiB a shard, but where that is more than a tenth of its cache; \"0%\": none.";

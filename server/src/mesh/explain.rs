@@ -167,6 +167,8 @@ pub enum Taken {
 pub enum Why {
     /// No earlier fetch of it is remembered.
     New,
+    /// It is asked for often, and its value was soon to be stale.
+    Early,
     /// Its value was stale, and served.
     Stale,
     /// The time of its entry was over.

@@ -64,7 +64,8 @@ impl<R: Ring> Shard<R> {
         let dropped = self.cache.take_unserved(hash);
         let seen = self.cache.inspect(hash, key, self.now).map(|(_, standing)| standing);
         match seen.or(dropped) {
-            Some(Standing::Live(Freshness::Fresh | Freshness::Stale)) => Why::Stale,
+            Some(Standing::Live(Freshness::Fresh)) => Why::Early,
+            Some(Standing::Live(Freshness::Stale)) => Why::Stale,
             Some(Standing::Live(Freshness::Retained) | Standing::Dead) => Why::Expired,
             Some(Standing::Purged) => Why::Purged,
             None => self.recent.why(hash, self.now),

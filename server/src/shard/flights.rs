@@ -243,6 +243,11 @@ impl Flights {
         self.flights[id.slot as usize].is_void
     }
 
+    /// Whether this key is being fetched.
+    pub(super) fn is_fetching(&self, hash: KeyHash, key: &[u8]) -> bool {
+        self.find(hash, key).is_some()
+    }
+
     /// The flight of this key that is being fetched: the one that may be joined, or `last`, which
     /// is void.
     pub(super) fn facts(

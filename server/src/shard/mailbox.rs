@@ -6,12 +6,12 @@
 
 use super::flights::{Joined, Landed, Rush, Waiter};
 use super::replies::{Owed, Plain};
-use super::{STORE_PATIENCE, Shard};
+use super::{STORE_PATIENCE, Shard, jitter};
 use crate::error::{CloseReason, FetchFailure};
 use crate::http::{Refusal, Source, Term};
 use crate::mesh::{
     Answer, ContentType, Delivery, FetchAnswer, FlightId, Found, Grant, Landing, Lifetime, Message,
-    Order, Outcome, Parcel, ReplyRef, Stale, Value,
+    Order, Outcome, Parcel, ReplyRef, Stale, Value, Why,
 };
 use crate::ring::Ring;
 use shard_cache::hash::{Etag, KeyHash};
@@ -105,7 +105,10 @@ impl<R: Ring> Shard<R> {
         let (size, born_ms) = (found.value().len(), found.born_ms());
         let fresh_until_ms = found.fresh_until_ms();
         let is_small = size <= self.limits.replica_value_size_max as usize;
-        if is_small && !found.is_negative() && self.grant(parcel.hash, to) {
+        // What is being fetched early may be replaced in a moment, and nobody would drop the copy.
+        let is_lasting = !self.flights.is_fetching(parcel.hash, parcel.key());
+        let may = is_small && is_lasting && !found.is_negative();
+        if may && self.grant(parcel.hash, to) {
             let epoch = self.leases.epoch(self.index, to);
             parcel.allow_copy(Grant { epoch, born_ms, fresh_until_ms }, size);
         }
@@ -123,7 +126,15 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    fn join_for_peer(&mut self, from: u16, hash: KeyHash, parcel: Box<Parcel>) {
+    fn join_for_peer(&mut self, from: u16, hash: KeyHash, mut parcel: Box<Parcel>) {
+        if let Some(failure) = self.pause(hash) {
+            match self.cache.lookup(hash, parcel.key(), self.now) {
+                Some(hit) => self.fill(&mut parcel, hit.entry, Source::Kept(failure)),
+                None => parcel.answer = Answer::Failed(failure),
+            }
+            self.peers.send(from, Message::Reply(parcel));
+            return;
+        }
         // The key is copied into the flight before the parcel waits in it.
         match self.flights.join_remote(hash, from, parcel) {
             Joined::Lead(id) => self.order(id),
@@ -317,17 +328,22 @@ impl<R: Ring> Shard<R> {
         self.cache.windows_index(windows).unwrap_or(super::WINDOWS_VALUE)
     }
 
-    /// What is left of the lifetime of what a fetch has brought. It began when the origin was
-    /// asked, since the origin may have read the value right then (RFC 9111 section 4.2.3 counts
-    /// the delay of a response to its age for the same reason). So what is called fresh is never
-    /// older than its lifetime, however long the answer took, or waited for copies to be dropped.
+    /// What is left of the lifetime of what a fetch has brought, less some jitter. It began when
+    /// the origin was asked, since the origin may have read the value right then (RFC 9111 section
+    /// 4.2.3 counts the delay of a response to its age for the same reason). So what is called
+    /// fresh is never older than its lifetime, however long the answer took, or waited for copies
+    /// to be dropped.
     fn left_of(&self, fresh_for: FreshFor, flight: FlightId) -> FreshFor {
         match fresh_for {
             FreshFor::Ever => FreshFor::Ever,
             FreshFor::Ms(ms) => {
+                let (hash, _) = self.flights.key(flight);
+                let permille = self.settings.ttl_jitter_permille.into();
+                let most = Duration::from_millis(ms.into()) * permille / 1000;
+                let jitter = jitter::share_of(most, hash, self.now).as_millis();
                 let waited_ms = self.now.ms() - self.flights.ordered(flight).ms();
-                let waited_ms = u32::try_from(waited_ms).unwrap_or(u32::MAX);
-                FreshFor::Ms(ms.saturating_sub(waited_ms))
+                let gone_ms = u128::from(waited_ms) + jitter;
+                FreshFor::Ms(ms.saturating_sub(u32::try_from(gone_ms).unwrap_or(u32::MAX)))
             }
         }
     }
@@ -411,13 +427,25 @@ impl<R: Ring> Shard<R> {
         let key = key.clone();
         let asked = self.invalidate(hash);
         let why = self.why(hash, key.as_bytes());
+        self.counters.fetches_early += u64::from(why == Why::Early);
         self.recent.begin(hash, id, self.now, why);
         self.flights.note_order(id, self.now, asked);
         self.link.order(Order::Fetch { flight: id, key });
     }
 
-    /// Fetches a stale entry anew, unless that is under way or there is no room for it.
+    /// How the last fetch of a key failed, if that was so short ago that it is not fetched now.
+    pub(super) fn pause(&mut self, hash: KeyHash) -> Option<FetchFailure> {
+        let failure = self.recent.pause(hash, self.now)?;
+        self.counters.fetches_paused += 1;
+        Some(failure)
+    }
+
+    /// Fetches a stale entry anew, unless that is under way, has failed just now, or there is no
+    /// room for it.
     pub(super) fn refresh(&mut self, hash: KeyHash, key: &[u8]) {
+        if self.pause(hash).is_some() {
+            return;
+        }
         if let Joined::Lead(id) = self.flights.join(hash, key, None) {
             self.order(id);
         }

@@ -26,6 +26,7 @@ mod dispatch;
 mod explain;
 mod flights;
 mod input;
+mod jitter;
 mod lending;
 mod mailbox;
 mod output;
@@ -46,6 +47,7 @@ mod uploads;
 mod writes;
 
 pub use census::Census;
+pub use recent::PAUSE_MAX;
 pub use setup::{Settings, Setup, Slice, Timeouts};
 
 use crate::histograms::{Histograms, Outcome};

@@ -3,11 +3,21 @@
 //! A table of fixed size, found by the key's hash: a key takes the place of another one. It is
 //! written where a fetch begins and ends and where something is taken away, never for a hit.
 
+use super::jitter;
+use crate::error::FetchFailure;
 use crate::limits::{Limits, RECENT_SIZE_MAX};
 use crate::mesh::{FetchAnswer, FetchFacts, FlightId, Taken, Why};
 use shard_cache::FreshFor;
 use shard_cache::hash::KeyHash;
 use shard_cache::time::Instant;
+use std::time::Duration;
+
+/// How long a key is left alone after one failed fetch; twice as long after each further one.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest time for which a key is left alone whose fetch has failed: an origin that is well
+/// again is soon asked for everything.
+pub const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What is remembered of a key.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +28,10 @@ struct Memory {
     kept_until_ms: u64,
     /// What has taken it away since.
     taken: Option<Taken>,
+    /// Fetches that have failed one after the other.
+    failures: u8,
+    /// Until when it is not fetched again, if the last fetch failed.
+    paused_until: Instant,
 }
 
 const _: () = assert!(size_of::<Memory>() as u64 <= RECENT_SIZE_MAX, "the bill says so");
@@ -35,7 +49,14 @@ struct Fetch {
 
 impl Memory {
     const fn of(hash: KeyHash) -> Self {
-        Self { hash, fetch: None, kept_until_ms: 0, taken: None }
+        Self {
+            hash,
+            fetch: None,
+            kept_until_ms: 0,
+            taken: None,
+            failures: 0,
+            paused_until: Instant::ZERO,
+        }
     }
 }
 
@@ -63,7 +84,8 @@ impl Recent {
     pub(super) fn begin(&mut self, hash: KeyHash, flight: FlightId, now: Instant, why: Why) {
         let fetch =
             Fetch { flight, asked: now, why, answer: FetchAnswer::Pending, took_us: 0, kept: None };
-        *self.place(hash) = Memory { fetch: Some(fetch), ..Memory::of(hash) };
+        let failures = self.get(hash).map_or(0, |memory| memory.failures);
+        *self.place(hash) = Memory { fetch: Some(fetch), failures, ..Memory::of(hash) };
     }
 
     /// A fetch has ended, and this was kept of what it brought. It may be forgotten by now.
@@ -79,6 +101,12 @@ impl Recent {
         let known = place.fetch.as_mut().filter(|fetch| fetch.flight == flight);
         let Some(fetch) = known else { return };
         fetch.answer = answer;
+        if matches!(answer, FetchAnswer::Failed(_)) && place.taken.is_none() {
+            place.failures = place.failures.saturating_add(1);
+            place.paused_until = now + pause(place.failures, hash, now);
+        } else {
+            place.failures = 0;
+        }
         fetch.took_us = u32::try_from(now.ns_since(fetch.asked) / 1000).unwrap_or(u32::MAX);
         if let Some(kept) = kept {
             fetch.kept = Some(kept.fresh_for);
@@ -90,11 +118,32 @@ impl Recent {
     pub(super) fn written(&mut self, hash: KeyHash, kept_until_ms: u64) {
         let memory = self.remember(hash);
         (memory.kept_until_ms, memory.taken) = (kept_until_ms, None);
+        memory.failures = 0;
     }
 
     /// What was kept of a key, or would have been, is taken away.
     pub(super) fn take(&mut self, hash: KeyHash, taken: Taken) {
-        self.remember(hash).taken = Some(taken);
+        let memory = self.remember(hash);
+        memory.taken = Some(taken);
+        memory.failures = 0;
+    }
+
+    /// How the last fetch of a key failed, if that was so short ago that it is not fetched again:
+    /// those who ask for it are answered as those were who waited for that fetch, and the origin is
+    /// not asked once a request while it is down.
+    pub(super) fn pause(&self, hash: KeyHash, now: Instant) -> Option<FetchFailure> {
+        let memory = self.get(hash)?;
+        let is_paused = memory.failures > 0 && now < memory.paused_until;
+        match memory.fetch?.answer {
+            FetchAnswer::Failed(failure) => is_paused.then_some(failure),
+            FetchAnswer::Pending | FetchAnswer::Found | FetchAnswer::Absent => None,
+        }
+    }
+
+    /// How long the last fetch took, if it brought a value.
+    pub(super) fn fetch_us(&self, hash: KeyHash) -> Option<u32> {
+        let fetch = self.get(hash)?.fetch?;
+        (fetch.answer == FetchAnswer::Found).then_some(fetch.took_us)
     }
 
     /// Why a key without an entry has none.
@@ -148,11 +197,18 @@ impl Recent {
     }
 }
 
+/// How long a key is left alone after so many failures: between half of the whole and all of it,
+/// so that keys which have failed together are not fetched together.
+fn pause(failures: u8, hash: KeyHash, now: Instant) -> Duration {
+    let doublings = u32::from(failures.saturating_sub(1)).min(16);
+    let whole = (PAUSE * (1 << doublings)).min(PAUSE_MAX);
+    whole - jitter::share_of(whole / 2, hash, now)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::error::FetchFailure;
     use crate::limits::Grant;
 
     const KEY: KeyHash = KeyHash::from_bits(0x1_0005);
@@ -205,6 +261,46 @@ mod tests {
         assert_eq!((facts.answer, facts.taken), (FetchAnswer::Found, None));
         assert_eq!(facts.kept, Some(FreshFor::Ms(60)));
         assert_eq!(recent.flight(KEY), Some(FLIGHT));
+    }
+
+    #[test]
+    fn a_key_whose_fetch_failed_is_left_alone_for_longer_and_longer_up_to_a_second() {
+        let failure = FetchFailure::Timeout;
+        let mut recent = recent();
+        let mut now = at(10);
+        for (half_ms, whole_ms) in [(50, 100), (100, 200), (200, 400), (400, 800), (500, 1_000)] {
+            assert_eq!(recent.pause(KEY, now), None);
+            recent.begin(KEY, FLIGHT, now, Why::New);
+            assert_eq!(recent.pause(KEY, now), None, "it is being fetched");
+            recent.end(KEY, FLIGHT, now, FetchAnswer::Failed(failure), None);
+            let in_ms = |ms| now + Duration::from_millis(ms);
+            assert_eq!(recent.pause(KEY, in_ms(half_ms - 1)), Some(failure));
+            now = in_ms(whole_ms);
+        }
+        recent.begin(KEY, FLIGHT, now, Why::New);
+        recent.end(KEY, FLIGHT, now, FetchAnswer::Absent, None);
+        assert_eq!(recent.pause(KEY, now), None);
+        recent.begin(KEY, FLIGHT, now, Why::New);
+        recent.end(KEY, FLIGHT, now, FetchAnswer::Failed(failure), None);
+        let later = now + Duration::from_millis(100);
+        assert_eq!(recent.pause(KEY, later), None, "the failures before are forgotten");
+    }
+
+    #[test]
+    fn a_key_that_was_taken_away_is_fetched_whatever_failed_before() {
+        for taken in [Taken::Purged, Taken::Changed, Taken::Written] {
+            let mut recent = recent();
+            let failed = FetchAnswer::Failed(FetchFailure::Unavailable);
+            recent.begin(KEY, FLIGHT, at(10), Why::New);
+            recent.end(KEY, FLIGHT, at(10), failed, None);
+            assert!(recent.pause(KEY, at(11)).is_some());
+            recent.take(KEY, taken);
+            assert_eq!(recent.pause(KEY, at(11)), None);
+            recent.begin(KEY, FLIGHT, at(12), Why::New);
+            recent.take(KEY, taken);
+            recent.end(KEY, FLIGHT, at(13), failed, None);
+            assert_eq!(recent.pause(KEY, at(13)), None, "it was asked before that");
+        }
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct Settings {
     pub balance: bool,
     /// How long a value is fresh whose origin does not say, milliseconds.
     pub ttl_ms: u32,
+    /// How much of its lifetime a value may lose by jitter, in tenths of a percent.
+    pub ttl_jitter_permille: u16,
     /// How long an absence is believed, milliseconds.
     pub negative_ttl_ms: u32,
     /// How long values may be served beyond their freshness.
@@ -113,6 +115,7 @@ impl Settings {
             batch_bytes_max: small(http.batch_bytes_max),
             balance: config.server.balance,
             ttl_ms: ms(cache.ttl),
+            ttl_jitter_permille: cache.ttl_jitter.permille(),
             negative_ttl_ms: ms(cache.negative_ttl),
             windows: StaleWindows {
                 while_revalidate_ms: ms(cache.stale_while_revalidate),

@@ -203,6 +203,7 @@ fn draw_settings(prng: &mut Prng, value_size_max: u32) -> Settings {
         batch_bytes_max: prng.pick(&[100, 5_000, 1 << 20]),
         balance: prng.coin(),
         ttl_ms: ttl(prng),
+        ttl_jitter_permille: prng.pick(&[0, 50, 500]),
         negative_ttl_ms: ttl(prng),
         windows: StaleWindows { while_revalidate_ms: ttl(prng), if_error_ms: ttl(prng) },
         hash_key: [prng.word(), prng.word()],

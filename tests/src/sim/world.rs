@@ -17,7 +17,7 @@ use crate::model::{Ages, Model};
 use crate::prng::Prng;
 use pelton::mesh::{Control, Lifetime, Owners};
 use pelton::metrics::Counters;
-use pelton::shard::Flow;
+use pelton::shard::{Flow, PAUSE_MAX};
 use shard_cache::hash::KeyHasher;
 use shard_cache::time::Instant;
 use std::cell::{Cell, RefCell};
@@ -155,6 +155,7 @@ impl World {
             self.heal();
             self.run_to_rest();
             oracle::check_rest(self);
+            self.forget_failures();
             self.begin("exam");
             self.host.borrow_mut().faults = Faults::STALLS;
             for _ in 0..EXAMINERS {
@@ -277,6 +278,13 @@ impl World {
         self.run_until("a purge is in force", |world| !world.cast.borrow().origin.is_purging());
         let is_late = begun + PATIENCE < self.host.borrow().now();
         assert!(!is_late, "a purge took too long");
+    }
+
+    /// Lets the time pass for which a key is left alone at most whose fetch has failed.
+    fn forget_failures(&self) {
+        let host = &mut *self.host.borrow_mut();
+        let later = host.now() + PAUSE_MAX;
+        host.advance(later);
     }
 
     fn run_to_rest(&self) {

@@ -52,7 +52,7 @@ impl ProcessStage {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let first = scripts.first().expect("at least one script");
         let token_file = fixture.token_file(TOKEN);
-        let mut sets = vec!["cache.memory=16MiB", &*token_file];
+        let mut sets = vec!["cache.memory=16MiB", "cache.ttl_jitter=0%", &*token_file];
         sets.extend(first.config.iter().map(String::as_str));
         let process = Process::start(&fixture.store(), &sets);
         let name = "pelton_cache_capacity_bytes";

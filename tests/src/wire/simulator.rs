@@ -87,7 +87,9 @@ impl SimulatorStage {
         change: impl FnOnce(&mut Limits),
     ) -> Self {
         let hash_key = format!("cache.hash_key=\"{seed:032x}\"");
-        let mut sets = vec!["cache.memory=16MiB".to_owned(), hash_key];
+        let fixed = ["cache.memory=16MiB", "cache.ttl_jitter=0%"].map(str::to_owned);
+        let mut sets = vec![hash_key];
+        sets.extend(fixed);
         sets.extend(script.config.iter().cloned());
         let config = Config::parse(&script.name, "", &sets);
         let config = config.unwrap_or_else(|error| panic!("{}", error.render(false)));
