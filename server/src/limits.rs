@@ -158,6 +158,9 @@ pub const FLIGHT_SIZE_MAX: u64 = 640;
 /// Bytes of a waiter: at most; the shard asserts it.
 pub const WAITER_SIZE_MAX: u64 = 32;
 
+/// Bytes of a miss that is put off to the end of its turn: at most; the shard asserts it.
+pub const MISS_SIZE_MAX: u64 = 48;
+
 /// Bytes of what is remembered of the last fetch of a key: at most; the shard asserts it.
 pub const RECENT_SIZE_MAX: u64 = 96;
 
@@ -385,6 +388,13 @@ impl Limits {
         2 * (self.boxes_count() + self.invalidations_max)
     }
 
+    /// Misses that a turn may meet: of its own requests, and of those of the others.
+    #[must_use]
+    pub fn misses_per_turn_max(&self) -> u32 {
+        let of_peers = self.messages_per_peer_turn_max * u32::from(self.shards - 1);
+        self.requests_per_turn_max + of_peers
+    }
+
     /// Values that other shards may be reading in pieces: one for each of their parcels.
     #[must_use]
     pub fn lent_count(&self) -> u32 {
@@ -402,7 +412,8 @@ impl Limits {
             + u64::from(self.replies_max) * REPLY_SIZE_MAX
             + u64::from(self.flights_max) * FLIGHT_SIZE_MAX
             + u64::from(self.waiters_max) * WAITER_SIZE_MAX
-            + u64::from(self.recent_count) * RECENT_SIZE_MAX;
+            + u64::from(self.recent_count) * RECENT_SIZE_MAX
+            + u64::from(self.misses_per_turn_max()) * MISS_SIZE_MAX;
         let messages = u64::from(self.messages_per_peer_max) * MESSAGE_SIZE;
         let parcels = times(self.parcels_count, self.parcel_size)
             + times(self.big_parcels_count, self.big_parcel_size)

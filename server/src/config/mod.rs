@@ -139,6 +139,10 @@ parameters! {
         replica_share: Share, Share(0, 500), r#""2%""#, "Share of the cache for copies of keys that other shards own and this one reads often. At least 3 MiB a shard, but where that is more than a tenth of its cache; \"0%\": none.";
         hash_key: Option<[u64; 2]>, HashKey, r#""random""#, "Secret of the hash that spreads keys over shards. Set it only to repeat a run.";
     }
+    /// What a shard does without that has more to do than it can.
+    overload: Overload {
+        target: Duration, Duration(1, HOUR), r#""2ms""#, "How long what has arrived should wait at most before a shard sees it. Beyond twice that misses are refused (503), or served stale where cache.stale_if_error allows that.";
+    }
     /// The source of truth that is asked on a miss.
     origin: Origin {
         kind: &'static str, Word(&["embedded", "http", "redis", "postgres", "tier"]), r#""embedded""#, "Kind of the origin. `embedded`: a store in one file. `http`: an HTTP server, of which `upstream` tells. `redis`: Redis, of which `redis` tells. `postgres`: PostgreSQL, of which `postgres` tells. `tier`: several of them, one in front of the other, which `tier` names.";

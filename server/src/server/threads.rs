@@ -12,11 +12,11 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::limits::Limits;
 use crate::mesh::{Audit, Control};
-use crate::metrics::Board;
+use crate::metrics::{Board, Counters};
 use crate::origin::{Origin, Plane, PlaneLimits, Purges, Requests, Room, tell_servers};
 use crate::ring::Fd;
 use crate::ring::kernel::DisabledRing;
-use crate::shard::{Flow, Shard};
+use crate::shard::{Flow, Level, Shard};
 use crate::storage::{self, Folder, Storage};
 use crate::sys::memory::Populate;
 use crate::sys::{alloc, cpu};
@@ -320,8 +320,10 @@ pub(super) fn run_storage(
 pub(super) fn run_watchdog(boards: Vec<Arc<Board>>, control: Control) -> Result<(), StartError> {
     spawn("watchdog".into(), move || {
         let mut seen: Vec<(u64, u32)> = boards.iter().map(|board| (board.turns(), 0)).collect();
+        let mut levels = vec![0; boards.len()];
         while !control.is_draining() {
             std::thread::sleep(WATCH_EVERY);
+            tell_levels(&boards, &mut levels);
             for (shard, (board, (turns, looks))) in boards.iter().zip(&mut seen).enumerate() {
                 let now = board.turns();
                 *looks = if now == *turns { *looks + 1 } else { 0 };
@@ -334,6 +336,22 @@ pub(super) fn run_watchdog(boards: Vec<Arc<Board>>, control: Control) -> Result<
         }
     })?;
     Ok(())
+}
+
+/// Tells of shards that are more loaded, or less, than when they were last looked at.
+fn tell_levels(boards: &[Arc<Board>], levels: &mut [u64]) {
+    for (shard, (board, level)) in boards.iter().zip(levels).enumerate() {
+        let Counters { overload_level: now, overload_lag_ns: lag_ns, .. } = board.read();
+        let before = std::mem::replace(level, now);
+        let name =
+            Level::ALL.iter().find(|level| **level as u64 == now).map_or("", |level| level.name());
+        let lag_us = lag_ns / 1_000;
+        if now > before {
+            tracing::warn!("overload: shard {shard} is {name}, with a lag of {lag_us} us");
+        } else if now < before {
+            tracing::info!("overload: shard {shard} is {name} again, with a lag of {lag_us} us");
+        }
+    }
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {

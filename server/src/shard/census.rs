@@ -1,6 +1,6 @@
 //! What a shard holds at a moment: for tests that check that nothing is lost.
 
-use super::Shard;
+use super::{Level, Shard};
 use crate::metrics::Counters;
 use crate::ring::Ring;
 
@@ -72,6 +72,12 @@ impl<R: Ring> Shard<R> {
         self.directory.owes() || !self.changes.is_empty()
     }
 
+    /// How loaded this shard is.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        self.overload.level()
+    }
+
     /// The shard's own counters, newer than what is published.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -84,7 +90,7 @@ impl<R: Ring> Shard<R> {
         &self.ring
     }
 
-    /// Asserts what must hold of every connection between two turns.
+    /// Asserts what must hold between two turns.
     ///
     /// # Panics
     /// If an invariant is broken.
@@ -92,5 +98,6 @@ impl<R: Ring> Shard<R> {
         for index in 0..self.slots.high() {
             self.slots[index].check();
         }
+        assert!(self.overload.has_decided(), "a miss is put off to the end of its turn only");
     }
 }

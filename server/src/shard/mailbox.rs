@@ -4,7 +4,7 @@
 //! turn. A landed value is stored here, in the owner's cache and nowhere else; its waiters are
 //! woken by the rush, a bounded number a turn as well.
 
-use super::flights::{Joined, Landed, Rush, Waiter};
+use super::flights::{Landed, Rush, Waiter};
 use super::replies::{Owed, Plain};
 use super::{STORE_PATIENCE, Shard, jitter};
 use crate::error::{CloseReason, FetchFailure};
@@ -14,7 +14,7 @@ use crate::mesh::{
     Order, Outcome, Parcel, ReplyRef, Stale, Value, Why,
 };
 use crate::ring::Ring;
-use shard_cache::hash::{Etag, KeyHash};
+use shard_cache::hash::Etag;
 use shard_cache::time::Instant;
 use shard_cache::{
     Entry, EntryRef, FreshFor, Freshness, Kind, NewValue, Pin, StaleWindows, StoreRefused,
@@ -90,12 +90,13 @@ impl<R: Ring> Shard<R> {
                 if hit.freshness == Freshness::Stale {
                     self.refresh(hash, parcel.key());
                 } else if parcel.wants_copy {
+                    self.look_ahead_for_peer(hash, parcel.key(), hit.entry);
                     self.allow_copy(from, &mut parcel, hit.entry);
                 }
                 self.fill(&mut parcel, hit.entry, Source::Hit);
                 self.peers.send(from, Message::Reply(parcel));
             }
-            Some(_) | None => self.join_for_peer(from, hash, parcel),
+            Some(_) | None => self.miss_of_peer(from, hash, parcel),
         }
     }
 
@@ -123,32 +124,6 @@ impl<R: Ring> Shard<R> {
             let key = parcel.copied_key();
             let is_kept = self.replicas.store(key, facts, grant, parcel.piece(), self.now);
             self.counters.replica_stored += u64::from(is_kept);
-        }
-    }
-
-    fn join_for_peer(&mut self, from: u16, hash: KeyHash, mut parcel: Box<Parcel>) {
-        if let Some(failure) = self.pause(hash) {
-            match self.cache.lookup(hash, parcel.key(), self.now) {
-                Some(hit) => self.fill(&mut parcel, hit.entry, Source::Kept(failure)),
-                None => parcel.answer = Answer::Failed(failure),
-            }
-            self.peers.send(from, Message::Reply(parcel));
-            return;
-        }
-        // The key is copied into the flight before the parcel waits in it.
-        match self.flights.join_remote(hash, from, parcel) {
-            Joined::Lead(id) => self.order(id),
-            Joined::Follow => {}
-            Joined::Full(waiter) => {
-                let Some(Waiter::Remote(_, mut parcel)) = waiter else {
-                    unreachable!("the parcel is given back")
-                };
-                match self.cache.lookup(hash, parcel.key(), self.now) {
-                    Some(hit) => self.fill(&mut parcel, hit.entry, Source::Hit),
-                    None => parcel.answer = Answer::Shed,
-                }
-                self.peers.send(from, Message::Reply(parcel));
-            }
         }
     }
 
@@ -198,7 +173,7 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Answers a parcel from an entry of ours.
-    fn fill(&mut self, parcel: &mut Parcel, entry: EntryRef, source: Source) {
+    pub(super) fn fill(&mut self, parcel: &mut Parcel, entry: EntryRef, source: Source) {
         let found = self.cache.entry(entry);
         let term = term(&found, self.now);
         let value = found.value();
@@ -431,24 +406,6 @@ impl<R: Ring> Shard<R> {
         self.recent.begin(hash, id, self.now, why);
         self.flights.note_order(id, self.now, asked);
         self.link.order(Order::Fetch { flight: id, key });
-    }
-
-    /// How the last fetch of a key failed, if that was so short ago that it is not fetched now.
-    pub(super) fn pause(&mut self, hash: KeyHash) -> Option<FetchFailure> {
-        let failure = self.recent.pause(hash, self.now)?;
-        self.counters.fetches_paused += 1;
-        Some(failure)
-    }
-
-    /// Fetches a stale entry anew, unless that is under way, has failed just now, or there is no
-    /// room for it.
-    pub(super) fn refresh(&mut self, hash: KeyHash, key: &[u8]) {
-        if self.pause(hash).is_some() {
-            return;
-        }
-        if let Joined::Lead(id) = self.flights.join(hash, key, None) {
-            self.order(id);
-        }
     }
 }
 

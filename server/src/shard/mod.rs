@@ -23,13 +23,16 @@ mod content_types;
 mod deadlines;
 mod directory;
 mod dispatch;
+mod early;
 mod explain;
 mod flights;
 mod input;
 mod jitter;
 mod lending;
 mod mailbox;
+mod misses;
 mod output;
+mod overload;
 mod parcels;
 mod pump;
 mod purge;
@@ -47,6 +50,7 @@ mod uploads;
 mod writes;
 
 pub use census::Census;
+pub use overload::Level;
 pub use recent::PAUSE_MAX;
 pub use setup::{Settings, Setup, Slice, Timeouts};
 
@@ -58,7 +62,7 @@ use crate::mesh::{
     Control, Giver, Landing, Leases, Loads, OriginLink, Owners, Peers, Sleep, StorageLink,
 };
 use crate::metrics::{Board, Counters};
-use crate::ring::{Completions, Fd, Kind, Memory, Op, Ring, Token};
+use crate::ring::{Clock, Completions, Fd, Kind, Memory, Op, Ring, Token};
 use changes::Changes;
 use content_types::ContentTypes;
 use directory::Directory;
@@ -66,6 +70,7 @@ use flights::Flights;
 use input::Input;
 use lending::Lending;
 use output::Output;
+use overload::{Overload, TurnFacts};
 use parcels::Parcels;
 use recent::Recent;
 use replicas::Replicas;
@@ -188,6 +193,7 @@ pub struct Shard<R: Ring> {
     heads: Heads,
     flights: Flights,
     recent: Recent,
+    overload: Overload,
     stalled: Option<Landing>,
     stalled_since: Option<Instant>,
 
@@ -252,6 +258,7 @@ impl<R: Ring> Shard<R> {
         let clock = self.ring.turn(memory, deadline, &mut self.completions);
         self.sleep.end();
         if self.turns > 0 {
+            self.observe(clock);
             self.record(clock.entered);
             self.counters.busy_ns += clock.entered.ns_since(self.now);
         }
@@ -320,6 +327,20 @@ impl<R: Ring> Shard<R> {
         self.ring.push(Token::new(kind, index, slot.generation), op);
     }
 
+    /// Lets the controller of overload see the turn that is over.
+    fn observe(&mut self, clock: Clock) {
+        let Replied { hits, others } = self.replied;
+        // Who is starved waits for others, not for a turn.
+        let waiting = if self.starved { 0 } else { self.ready.len() };
+        self.overload.observe(&TurnFacts {
+            now: clock.woke,
+            turn_ns: clock.entered.ns_since(self.now),
+            waited_ns: clock.woke.ns_since(clock.entered),
+            replies: hits + others + self.replied_late.len() as u64,
+            rounds: 1 + (waiting / self.pumped.capacity()) as u64,
+        });
+    }
+
     /// Takes the times of the turn that ends as the ring is entered.
     fn record(&mut self, entered: Instant) {
         let histograms = &mut self.histograms;
@@ -355,6 +376,9 @@ impl<R: Ring> Shard<R> {
         let cache = self.cache.statistics();
         let counters = &mut self.counters;
         counters.turns = self.turns;
+        counters.overload_level = self.overload.level() as u64;
+        counters.overload_lag_ns = self.overload.lag_ns();
+        counters.overload_changes = self.overload.changes();
         counters.connections_open = u64::from(self.slots.used());
         counters.handles_active = self.submissions_in_flight;
         counters.ring_enters = ring.enters;

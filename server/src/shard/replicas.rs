@@ -58,6 +58,11 @@ pub(super) struct Replica<'a> {
 }
 
 impl Replica<'_> {
+    /// When it was born, and until when it is fresh, milliseconds.
+    pub(super) const fn times(&self) -> (u64, Option<u64>) {
+        (self.born_ms, self.fresh_until_ms)
+    }
+
     /// How long it lives, as a reply says it.
     pub(super) fn term(&self, now: Instant) -> Term {
         let seconds = |ms: u64| u32::try_from(ms / 1000).unwrap_or(u32::MAX);

@@ -5,8 +5,7 @@
 //! a reply that is owed.
 
 use super::Shard;
-use super::flights::{Joined, Waiter};
-use super::mailbox::{refusal, term};
+use super::mailbox::term;
 use super::replicas::Replica;
 use super::replies::{Ask, Owed, Plain};
 use super::requests::{Request, What};
@@ -17,13 +16,10 @@ use crate::mesh::{Answer, LentId, Message, Parcel, ReplyRef, Upload, Value};
 use crate::metrics::Counters;
 use crate::ring::Ring;
 use shard_cache::hash::KeyHash;
-use shard_cache::{EntryRef, Freshness, Hit, Standing};
+use shard_cache::{EntryRef, Freshness, Hit};
 
 /// How many requests ahead an entry is loaded into the processor's cache.
 const PREFETCH_AHEAD: usize = 4;
-
-/// A hot value is fetched anew in the last of so many parts of its lifetime.
-const EARLY_PART: u64 = 20;
 
 impl<R: Ring> Shard<R> {
     /// Second pass of the pump: serves all requests parsed in this turn, in order.
@@ -46,6 +42,7 @@ impl<R: Ring> Shard<R> {
                 What::Write => self.serve_write(slot, ask),
             }
         }
+        self.admit_misses();
         self.requests.clear();
     }
 
@@ -69,23 +66,7 @@ impl<R: Ring> Shard<R> {
         let is_remote = !is_own && self.replicas.lookup(hash, key, self.now).is_none();
         let lookup = Lookup { hash, key, owner, is_remote };
         ask.sample = Some(self.hot_keys.count(&lookup));
-        if is_own && self.is_ending(hash, start, size) {
-            self.refresh_parsed(hash, start, size);
-        }
-    }
-
-    /// Whether the entry of a key is fresh and soon is not. Asked for the lookups that are counted:
-    /// the more often a key is read, the surer it is fetched before it is stale.
-    fn is_ending(&self, hash: KeyHash, start: u32, size: u16) -> bool {
-        let key = self.requests.key(start, size);
-        let seen = self.cache.inspect(hash, key, self.now);
-        let Some((at, Standing::Live(Freshness::Fresh))) = seen else { return false };
-        let entry = self.cache.entry(at);
-        let Some(end_ms) = entry.fresh_until_ms() else { return false };
-        let lifetime_ms = end_ms - entry.born_ms();
-        let fetch_ms = u64::from(self.recent.fetch_us(hash).unwrap_or(0)) / 1000;
-        let early_ms = (2 * fetch_ms).clamp(lifetime_ms / EARLY_PART, lifetime_ms / 2);
-        end_ms - self.now.ms() <= early_ms
+        self.look_ahead(hash, owner, start, size);
     }
 
     fn lookup(&mut self, slot: u32, ask: Ask, hash: KeyHash, owner: u16, start: u32, size: u16) {
@@ -165,44 +146,6 @@ impl<R: Ring> Shard<R> {
             });
         }
         self.replied.hits += 1;
-    }
-
-    fn refresh_parsed(&mut self, hash: KeyHash, start: u32, size: u16) {
-        if self.pause(hash).is_some() {
-            return;
-        }
-        let key = self.requests.key(start, size);
-        if let Joined::Lead(id) = self.flights.join(hash, key, None) {
-            self.order(id);
-        }
-    }
-
-    fn miss(&mut self, slot: u32, ask: Ask, hash: KeyHash, start: u32, size: u16) {
-        let name = self.owe(slot, ask, Owed::Waiting);
-        let pause = self.pause(hash);
-        let key = self.requests.key(start, size);
-        if let Some(failure) = pause {
-            let owed = match self.cache.lookup(hash, key, self.now) {
-                Some(hit) => Owed::Entry(self.cache.pin(hit.entry), Source::Kept(failure)),
-                None => Owed::Plain(Plain::Refused(refusal(failure))),
-            };
-            self.resolve(name, owed);
-            return;
-        }
-        match self.flights.join(hash, key, Some(Waiter::Local(name))) {
-            Joined::Lead(id) => self.order(id),
-            Joined::Follow => {}
-            Joined::Full(_) => {
-                // As where the origin fails, what may be served is better than nothing.
-                let owed = match self.cache.lookup(hash, key, self.now) {
-                    Some(hit) => Owed::Entry(self.cache.pin(hit.entry), Source::Hit),
-                    None => Owed::Plain(Plain::Refused(Refusal::Overloaded)),
-                };
-                let resolved = self.replies.resolve(name, owed);
-                assert_eq!(resolved.ok(), Some(slot), "the reply was appended just now");
-                self.ready.add(&mut self.slots, slot);
-            }
-        }
     }
 
     /// Appends a reply that waits, or stands behind one that waits.

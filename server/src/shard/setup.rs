@@ -2,8 +2,8 @@
 
 use super::{
     Cache, Changes, Completions, ContentTypes, Counters, Directory, Flights, Input, Lending,
-    Listener, Output, Parcels, Ready, Recent, Replicas, Replies, Requests, Shard, Slots, Starving,
-    Writes,
+    Listener, Output, Overload, Parcels, Ready, Recent, Replicas, Replies, Requests, Shard, Slots,
+    Starving, Writes,
 };
 use crate::config::Config;
 use crate::histograms::Histograms;
@@ -53,6 +53,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Bytes of values in the reply to a batch.
     pub batch_bytes_max: u32,
+    /// How long what has arrived should wait at most.
+    pub lag_target: Duration,
     /// New connections go to the shard with the fewest.
     pub balance: bool,
     /// How long a value is fresh whose origin does not say, milliseconds.
@@ -113,6 +115,7 @@ impl Settings {
                 write: http.write_timeout,
             },
             batch_bytes_max: small(http.batch_bytes_max),
+            lag_target: config.overload.target,
             balance: config.server.balance,
             ttl_ms: ms(cache.ttl),
             ttl_jitter_permille: cache.ttl_jitter.permille(),
@@ -237,6 +240,7 @@ impl<R: Ring> Shard<R> {
             heads,
             flights: Flights::new(&limits),
             recent: Recent::new(&limits),
+            overload: Overload::new(settings.lag_target, limits.misses_per_turn_max()),
             stalled: None,
             stalled_since: None,
             peers: setup.peers,

@@ -221,7 +221,10 @@ impl Client {
         // Refreshes may take up all of a few flights, and so may the keys of a batch, which may all
         // be the same.
         let keys_max = u32::from(options.settings.http.batch.keys_max);
-        let is_few = limits.flights_max < 7 + keys_max
+        // What the storm has left behind may take a second to be forgotten.
+        let is_slow = options.settings.lag_target < Duration::from_secs(1);
+        let is_few = is_slow
+            || limits.flights_max < 7 + keys_max
             || limits.flight_waiters_max < keys_max
             || limits.parcels_waiting_max < limits.parcels_count.min(keys_max);
         client.reader.excuses = if is_few { Excuses::Overload } else { Excuses::None };

@@ -67,6 +67,11 @@ marks! {
     ForgottenInFlight, "The origin told of a change of a key while it was fetched.";
     LeftBeforeAnswer, "A client left that had sent a whole write and knew nothing of it.";
     LeftWithinBody, "A client left in the middle of the body of a write.";
+    LevelBrownout, "A shard had so much to do that misses had a small budget.";
+    LevelDown, "A shard had less to do than it had been thought to have.";
+    LevelElevated, "A shard had so much to do that it did nothing early.";
+    LevelEmergency, "A shard had so much to do that misses had a tiny budget.";
+    LevelShed, "A shard had so much to do that nothing stale was fetched anew.";
     OldNewsLanded, "A fetch landed with a value that had been replaced while it was under way.";
     OriginDown, "A fetch failed because the origin was down for a while.";
     OriginFailed, "A fetch of a key that has a value failed.";

@@ -166,6 +166,9 @@ impl Options {
     }
 }
 
+/// A lag that a few requests in a turn exceed.
+const TIGHT_LAG: Duration = Duration::from_micros(10);
+
 /// Honest clients always, others in some seeds.
 fn draw_manners(prng: &mut Prng, rude: u32) -> Vec<Manner> {
     let mut manners = vec![Manner::Honest];
@@ -201,6 +204,7 @@ fn draw_settings(prng: &mut Prng, value_size_max: u32) -> Settings {
         shard_header: false,
         timeouts: Timeouts { header: ms(prng), body: ms(prng), idle: ms(prng), write: ms(prng) },
         batch_bytes_max: prng.pick(&[100, 5_000, 1 << 20]),
+        lag_target: Duration::from_secs(1 << 20),
         balance: prng.coin(),
         ttl_ms: ttl(prng),
         ttl_jitter_permille: prng.pick(&[0, 50, 500]),
@@ -211,6 +215,9 @@ fn draw_settings(prng: &mut Prng, value_size_max: u32) -> Settings {
     };
     if settings.hash_key[0].is_multiple_of(4) {
         settings.owner_hash = OwnerHash::Crc32;
+    }
+    if settings.hash_key[1].is_multiple_of(4) {
+        settings.lag_target = TIGHT_LAG;
     }
     settings
 }

@@ -17,7 +17,7 @@ use crate::model::{Ages, Model};
 use crate::prng::Prng;
 use pelton::mesh::{Control, Lifetime, Owners};
 use pelton::metrics::Counters;
-use pelton::shard::{Flow, PAUSE_MAX};
+use pelton::shard::{Flow, Level, PAUSE_MAX};
 use shard_cache::hash::KeyHasher;
 use shard_cache::time::Instant;
 use std::cell::{Cell, RefCell};
@@ -375,13 +375,24 @@ impl World {
     fn turn(&self, place: &Place) {
         let shard = &mut *place.shard.borrow_mut();
         place.in_turn.set(true);
+        let level = shard.level();
         let flow = shard.turn();
         place.in_turn.set(false);
         place.stopped.set(flow == Flow::Stopped);
         shard.ring().keep_asleep();
         oracle::check_turn(shard);
         let is_awaited = shard.census().is_upload_wanted;
-        self.host.borrow_mut().marks.hit_if(is_awaited, Mark::UploadAwaited);
+        let marks = &mut self.host.borrow_mut().marks;
+        marks.hit_if(is_awaited, Mark::UploadAwaited);
+        marks.hit_if(shard.level() < level, Mark::LevelDown);
+        match shard.level() {
+            to if to <= level => {}
+            Level::Normal => unreachable!("nothing goes up to it"),
+            Level::Elevated => marks.hit(Mark::LevelElevated),
+            Level::Brownout => marks.hit(Mark::LevelBrownout),
+            Level::Shed => marks.hit(Mark::LevelShed),
+            Level::Emergency => marks.hit(Mark::LevelEmergency),
+        }
     }
 }
 

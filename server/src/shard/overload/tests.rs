@@ -1,0 +1,268 @@
+//! The controller in a shard that is a sum: what arrives in a turn is served or refused, and that
+//! is how long the next turn takes.
+
+use super::*;
+use crate::mesh::ReplyRef;
+use shard_cache::hash::KeyHasher;
+
+const TARGET: Duration = Duration::from_millis(2);
+const MISS_NS: u64 = 750_000;
+const REFUSAL_NS: u64 = 2_000;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A shard that has nothing but misses, as many a second as it is told.
+struct World {
+    overload: Overload,
+    hasher: KeyHasher,
+    now_ns: u64,
+    /// Misses that have arrived and those that will, by when they do.
+    next_at_ns: u64,
+    every_ns: u64,
+    number: u64,
+    levels: Vec<Level>,
+}
+
+fn miss(hash: KeyHash) -> Miss {
+    Miss { waiter: Waiter::Local(ReplyRef::NONE), hash, key: None }
+}
+
+/// What a while came to.
+#[derive(Debug, Default)]
+struct Sum {
+    served: u64,
+    asked: u64,
+    /// From arrival to the end of the turn, of those that were served.
+    waited_ns: Vec<u64>,
+    /// Those that were served of the lower half of the cohorts.
+    served_of_lower_half: u64,
+}
+
+impl Sum {
+    fn p99_ns(&mut self) -> u64 {
+        self.waited_ns.sort_unstable();
+        self.waited_ns[self.waited_ns.len() * 99 / 100]
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let overload = Overload::new(TARGET, 10_000);
+        let levels = vec![Level::Normal];
+        let hasher = KeyHasher::new([7, 9]);
+        Self { overload, hasher, now_ns: 0, next_at_ns: 0, every_ns: SECOND_NS, number: 0, levels }
+    }
+
+    /// Offers this share of what the shard can do, in percent.
+    fn offer(&mut self, percent: u64) {
+        self.every_ns = MISS_NS * 100 / percent;
+        self.next_at_ns = self.now_ns + self.every_ns;
+    }
+
+    fn run(&mut self, seconds: u64) -> Sum {
+        let mut sum = Sum::default();
+        let end_ns = self.now_ns + seconds * SECOND_NS;
+        while self.now_ns < end_ns {
+            self.turn(&mut sum);
+        }
+        sum
+    }
+
+    fn turn(&mut self, sum: &mut Sum) {
+        let (mut turn_ns, mut arrived_ns) = (0, Vec::new());
+        while self.next_at_ns <= self.now_ns {
+            let hash = self.hasher.hash(&self.number.to_le_bytes());
+            self.number += 1;
+            sum.asked += 1;
+            let is_begun = match self.overload.ask() {
+                Verdict::Begin => true,
+                Verdict::Later => {
+                    self.overload.put_off(miss(hash));
+                    false
+                }
+                Verdict::Refuse => unreachable!("there is room"),
+            };
+            arrived_ns.push((hash, self.next_at_ns, is_begun));
+            self.next_at_ns += self.every_ns;
+        }
+        let mut later = self.overload.take_later();
+        for miss in later.drain(..) {
+            let arrived = arrived_ns.iter_mut().find(|(hash, ..)| *hash == miss.hash).unwrap();
+            arrived.2 = self.overload.begins();
+        }
+        self.overload.give_back(later);
+        for (hash, _, is_begun) in &arrived_ns {
+            turn_ns += if *is_begun { MISS_NS } else { REFUSAL_NS };
+            sum.served += u64::from(*is_begun);
+            sum.served_of_lower_half += u64::from(*is_begun && cohort(*hash) < 64);
+        }
+        let entered_ns = self.now_ns + turn_ns;
+        let served = arrived_ns.iter().filter(|(_, _, is_begun)| *is_begun);
+        sum.waited_ns.extend(served.map(|(_, at_ns, _)| entered_ns - at_ns));
+        self.now_ns = entered_ns.max(self.next_at_ns);
+        self.overload.observe(&TurnFacts {
+            now: Instant::from_ns(self.now_ns),
+            turn_ns,
+            waited_ns: self.now_ns - entered_ns,
+            replies: 0,
+            rounds: 1,
+        });
+        if self.levels.last() != Some(&self.overload.level()) {
+            self.levels.push(self.overload.level());
+        }
+    }
+
+    fn level(&self) -> Level {
+        self.overload.level()
+    }
+}
+
+/// What is served of what could be, in percent.
+fn goodput(sum: &Sum, seconds: u64) -> u64 {
+    sum.served * 100 * MISS_NS / (seconds * SECOND_NS)
+}
+
+#[test]
+fn below_its_capacity_a_shard_refuses_nothing() {
+    let mut world = World::new();
+    world.offer(70);
+    let sum = world.run(20);
+    assert_eq!(sum.served, sum.asked);
+    assert_eq!(world.level(), Level::Normal);
+}
+
+#[test]
+fn beyond_it_a_shard_serves_about_as_much_as_at_its_peak_and_soon() {
+    let (mut all, wanted) = (Vec::new(), [(2, 98), (5, 95), (10, 90)]);
+    for (times, _) in wanted {
+        let mut world = World::new();
+        world.offer(70);
+        world.run(5);
+        world.offer(times * 100);
+        let mut sum = world.run(10);
+        // A turn of the smaller budget, the one before it, and some refusals.
+        assert!(sum.p99_ns() < 2 * u64::try_from(TARGET.as_nanos()).unwrap());
+        all.push(goodput(&sum, 10));
+        assert!(world.level() >= Level::Brownout);
+    }
+    assert!(all.iter().zip(wanted).all(|(good, (_, least))| *good >= least), "{all:?}");
+}
+
+#[test]
+fn when_less_is_offered_again_everything_is_served_within_a_second() {
+    let mut world = World::new();
+    world.offer(1_000);
+    world.run(5);
+    world.offer(70);
+    world.run(1);
+    let sum = world.run(10);
+    assert_eq!(sum.served, sum.asked);
+    assert_eq!(world.level(), Level::Normal, "{:?}", world.levels);
+}
+
+#[test]
+fn the_same_keys_are_refused_while_the_load_stays_the_same() {
+    let mut world = World::new();
+    world.offer(200);
+    world.run(5);
+    let sum = world.run(10);
+    // By chance it would be half of them.
+    let percent = sum.served_of_lower_half * 100 / sum.served;
+    assert!(percent >= 80, "{percent}% of what is served is of the lower half");
+}
+
+#[test]
+fn a_ramp_up_and_down_walks_the_levels_one_by_one() {
+    let mut world = World::new();
+    for step in 0..=70_u64 {
+        world.offer(400 - step.abs_diff(35) * 10);
+        world.run(1);
+    }
+    world.run(5);
+    assert_eq!(world.level(), Level::Normal);
+    for pair in world.levels.windows(2) {
+        assert_eq!((pair[0] as i8 - pair[1] as i8).abs(), 1, "{:?}", world.levels);
+    }
+}
+
+#[test]
+fn one_long_turn_changes_nothing_and_long_ones_lead_up_to_the_last_level_and_back() {
+    let mut overload = Overload::new(TARGET, 10_000);
+    let mut now_ns = 0;
+    let mut turn = |overload: &mut Overload, turn_ns: u64, waited_ns: u64| {
+        now_ns += turn_ns + waited_ns;
+        let now = Instant::from_ns(now_ns);
+        overload.observe(&TurnFacts { now, turn_ns, waited_ns, replies: 1, rounds: 1 });
+        overload.level()
+    };
+    const MS: u64 = 1_000_000;
+    assert_eq!(turn(&mut overload, 400 * MS, 0), Level::Normal);
+    for _ in 0..3 {
+        assert_eq!(turn(&mut overload, MS, 20 * MS), Level::Normal);
+    }
+    assert_eq!(turn(&mut overload, 50 * MS, 0), Level::Normal);
+    let up = [(); 6].map(|()| turn(&mut overload, 50 * MS, 0));
+    use Level::{Brownout, Elevated, Emergency, Shed};
+    assert_eq!(up, [Elevated, Brownout, Shed, Emergency, Emergency, Emergency]);
+    let mut down = vec![Emergency];
+    for _ in 0..500 {
+        let level = turn(&mut overload, MS, 20 * MS);
+        if down.last() != Some(&level) {
+            down.push(level);
+        }
+    }
+    assert_eq!(down, [Emergency, Shed, Brownout, Elevated, Level::Normal]);
+}
+
+#[test]
+fn a_shard_that_is_always_busy_with_hits_is_elevated_and_refuses_nothing() {
+    let mut overload = Overload::new(TARGET, 10_000);
+    for number in 1..1_000_u64 {
+        let now = Instant::from_ns(number * 500_000);
+        overload.observe(&TurnFacts {
+            now,
+            turn_ns: 500_000,
+            waited_ns: 0,
+            replies: 400,
+            rounds: 1,
+        });
+        assert_eq!(overload.ask(), Verdict::Begin);
+    }
+    assert_eq!(overload.level(), Level::Elevated);
+}
+
+#[test]
+fn misses_that_are_cheap_beside_many_hits_are_not_what_is_refused() {
+    let mut overload = Overload::new(TARGET, 10_000);
+    for number in 1..2_000_u64 {
+        let now = Instant::from_ns(number * 5_000_000);
+        let mut admitted = 0;
+        for key in 0..20 {
+            match overload.ask() {
+                Verdict::Begin => admitted += 1,
+                Verdict::Later => overload.put_off(miss(KeyHash::from_bits(number * 100 + key))),
+                Verdict::Refuse => unreachable!("there is room"),
+            }
+        }
+        let mut later = overload.take_later();
+        admitted += later.drain(..).filter(|_| overload.begins()).count();
+        overload.give_back(later);
+        assert!(admitted == 20 || number < 100, "{number}: {admitted}");
+        // 5 us a reply; every other turn has no misses, and so tells what replies cost.
+        overload.observe(&TurnFacts {
+            now,
+            turn_ns: 5_000_000,
+            waited_ns: 0,
+            replies: 1_000,
+            rounds: 1,
+        });
+        let now = Instant::from_ns(number * 5_000_000 + 2_500_000);
+        overload.observe(&TurnFacts {
+            now,
+            turn_ns: 2_500_000,
+            waited_ns: 0,
+            replies: 500,
+            rounds: 1,
+        });
+    }
+    assert_eq!(overload.level(), Level::Brownout);
+}
