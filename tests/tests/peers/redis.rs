@@ -124,6 +124,33 @@ fn what_others_change_is_dropped_and_what_was_told_while_nobody_listened_is_stal
 
 #[test]
 #[ignore = "needs redis-server: make test-peers"]
+fn a_key_that_has_changed_is_compared_with_what_redis_has() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["SET", "a", "1"]);
+    let pelton = Pelton::start(&[&redis], &["cache.ttl=1h"]);
+    let sampled = |outcome| {
+        let label = format!("outcome=\"{outcome}\"");
+        pelton.process.metric("pelton_origin_samples_total", &label)
+    };
+    until("it is connected", || pelton.is("a", "1"));
+    let mut number = 1;
+    let mut change = || {
+        number += 1;
+        redis.cli(&["SET", "a", &number.to_string()]);
+    };
+    until("what is read is what Redis has", || {
+        change();
+        pelton.read("a").0 == 200 && sampled("consistent") > 0
+    });
+    until("what nobody reads is served by nobody", || {
+        change();
+        sampled("unserved") > 0
+    });
+    assert_eq!(sampled("inconsistent") + sampled("unknown"), 0);
+}
+
+#[test]
+#[ignore = "needs redis-server: make test-peers"]
 fn a_server_that_hangs_is_lost_and_found_again() {
     let redis = RedisServer::start(&["enable-debug-command yes"]);
     redis.cli(&["SET", "a", "1"]);

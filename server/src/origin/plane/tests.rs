@@ -1,5 +1,7 @@
 //! The plane between two shards that a test plays, and an origin that follows a script.
 
+mod samples;
+
 use super::super::{Fetch, Teller, Write, Writing, news};
 use super::*;
 use crate::mesh::{
@@ -153,6 +155,11 @@ impl Shards {
 
 /// Runs a plane over two ports, of which one write may be late, while `test` runs.
 fn run<T>(test: impl AsyncFnOnce(&mut Shards) -> T) -> T {
+    run_with(None, test)
+}
+
+/// The same, and samples are counted where there is a board.
+fn run_with<T>(samples: Option<SampleBoard>, test: impl AsyncFnOnce(&mut Shards) -> T) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let wake = EventFd::for_runtime().expect("an eventfd");
@@ -171,6 +178,7 @@ fn run<T>(test: impl AsyncFnOnce(&mut Shards) -> T) -> T {
             late_writes_max: 1,
             hasher: ownership().0,
             owners: ownership().1,
+            samples,
         };
         let (teller, news) = news();
         let origin = Rc::new(Scripted { released: Notify::new(), teller, news });
@@ -191,6 +199,8 @@ fn run<T>(test: impl AsyncFnOnce(&mut Shards) -> T) -> T {
         stop.send(true).expect("the plane runs");
         plane.await.expect("the plane ends");
         assert!(!shards.has_mail(), "nothing is answered twice");
+        tokio::task::yield_now().await;
+        assert_eq!(Rc::strong_count(&shards.origin), 1, "what it has begun ends with it");
         result
     })
 }
