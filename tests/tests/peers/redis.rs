@@ -9,19 +9,19 @@ use pelton_tests::process::{Process, until};
 const TOKEN: &str = "a-token-of-some-thirty-characters";
 
 /// A server before Redis servers.
-struct Pelton {
+pub(crate) struct Pelton {
     _fixture: Fixture,
-    process: Process,
+    pub(crate) process: Process,
 }
 
 impl Pelton {
-    fn start(servers: &[&RedisServer], sets: &[&str]) -> Self {
+    pub(crate) fn start(servers: &[&RedisServer], sets: &[&str]) -> Self {
         let urls: Vec<_> =
             servers.iter().map(|server| format!("\"redis://127.0.0.1:{}\"", server.port)).collect();
         Self::start_at(&format!("redis.urls=[{}]", urls.join(",")), sets)
     }
 
-    fn start_at(urls: &str, sets: &[&str]) -> Self {
+    pub(crate) fn start_at(urls: &str, sets: &[&str]) -> Self {
         let fixture = Fixture::empty();
         let token = fixture.token_file(TOKEN);
         let own = ["origin.kind=redis", urls, "http.writes=true", &token];
@@ -29,17 +29,17 @@ impl Pelton {
         Self { _fixture: fixture, process }
     }
 
-    fn get(&self, key: &str) -> Reply {
+    pub(crate) fn get(&self, key: &str) -> Reply {
         Client::new(self.process.connect()).get(&format!("/lookup/{key}"))
     }
 
     /// Status and body.
-    fn read(&self, key: &str) -> (u16, String) {
+    pub(crate) fn read(&self, key: &str) -> (u16, String) {
         let reply = self.get(key);
         (reply.status, String::from_utf8_lossy(&reply.body).into_owned())
     }
 
-    fn is(&self, key: &str, value: &str) -> bool {
+    pub(crate) fn is(&self, key: &str, value: &str) -> bool {
         self.read(key) == (200, value.to_owned())
     }
 

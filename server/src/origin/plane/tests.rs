@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 /// Answers by the key's first letter.
 struct Scripted {
-    /// Lets writes of keys with an `h` end.
+    /// Lets writes of keys with an `h`, and fetches of keys with a `w`, end.
     released: Notify,
     teller: Teller,
     news: News,
@@ -39,6 +39,10 @@ impl Origin for Scripted {
                 b'h' => std::future::pending().await,
                 b'l' => Ok(Some(found(vec![0; 11]))),
                 b'u' => Err(FetchFailure::Unavailable),
+                b'w' => {
+                    self.released.notified().await;
+                    Ok(Some(found(b"late".to_vec())))
+                }
                 _ => Ok(Some(found(key.to_vec()))),
             }
         })
@@ -130,6 +134,11 @@ impl Shards {
         }
     }
 
+    async fn landing(&mut self, shard: usize) -> Landing {
+        let Delivery::Landing(landing) = self.next(shard).await else { panic!("no landing") };
+        landing
+    }
+
     async fn written(&mut self, shard: usize) -> Written {
         let Delivery::Written(upload) = self.next(shard).await else { panic!("no answer") };
         upload.outcome
@@ -217,9 +226,7 @@ fn fetch_all(orders: [Vec<(u32, String)>; 2]) -> [Vec<Landing>; 2] {
         }
         for (shard, orders) in orders.iter().enumerate() {
             for _ in orders {
-                let delivery = shards.next(shard).await;
-                let Delivery::Landing(landing) = delivery else { panic!("no landing") };
-                landings[shard].push(landing);
+                landings[shard].push(shards.landing(shard).await);
             }
         }
         assert!(shards.ready.load(Ordering::Acquire));
@@ -280,6 +287,19 @@ fn every_outcome_of_a_fetch_becomes_one_landing() {
         })
         .collect();
     assert_eq!(seen, ["absent", "Timeout", "TooLarge", "Unavailable", "\"value\""]);
+}
+
+#[test]
+fn r05_an_answer_that_comes_after_its_time_reaches_nobody() {
+    run(async |shards| {
+        shards.send(0, order(1, "wait"));
+        let landing = shards.landing(0).await;
+        assert!(matches!(landing.outcome, Outcome::Failed(FetchFailure::Timeout)), "{landing:?}");
+        shards.origin.released.notify_one();
+        // By the time this one has landed, the answer to the other one would have, too.
+        shards.send(0, order(2, "hang"));
+        assert_eq!(shards.landing(0).await.flight.slot, 2);
+    });
 }
 
 #[test]

@@ -5,8 +5,8 @@
 //! means stale at once. Where the server forbids a stale answer, or to keep one, its word stands
 //! over `cache.stale_while_revalidate` and `cache.stale_if_error`.
 //!
-//! `Vary` (RFC 9111 section 4.1) names fields of the request. Ours for a key are always the same, so
-//! an answer that varies fits the next one; only `*` says that it fits none.
+//! `Vary` (RFC 9111 section 4.1) names fields of the request. Ours for a key are all alike, so an
+//! answer that varies fits the next one; only `*` says that it fits none.
 
 use crate::mesh::{Lifetime, Stale};
 use hyper::header::{AGE, CACHE_CONTROL, DATE, EXPIRES, HeaderMap, VARY};
