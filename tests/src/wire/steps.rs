@@ -98,12 +98,12 @@ impl SimulatorStage {
         }
     }
 
-    /// Answers the youngest fetch under way before all others.
+    /// Answers one fetch of those under way, counted from the oldest, before all others.
     ///
     /// # Panics
-    /// If there is none.
-    pub fn land_youngest(&mut self) {
-        let fetch = self.fetches.pop().expect("a fetch is under way");
+    /// If there are not so many.
+    pub fn land_one(&mut self, number: usize) {
+        let fetch = self.fetches.remove(number);
         self.land(fetch);
     }
 
