@@ -177,6 +177,17 @@ counters! {
 }
 
 counters! {
+    /// What samples of changed keys have shown.
+    SampleCounters, SAMPLE_TABLE:
+    consistent, Counter, "pelton_origin_samples", r#"outcome="consistent""#, "Changed keys of which, 1 s later, was served what the origin had.";
+    inconsistent, Counter, "pelton_origin_samples", r#"outcome="inconsistent""#, "Changed keys of which, 1 s later, something older was served.";
+    unserved, Counter, "pelton_origin_samples", r#"outcome="unserved""#, "Changed keys of which, 1 s later, nothing was served without asking the origin.";
+    unknown, Counter, "pelton_origin_samples", r#"outcome="unknown""#, "Changed keys of which, 1 s later, the origin did not say what it had.";
+    inconsistent_5s, Counter, "pelton_origin_inconsistent", r#"window="5s""#, "Those of which something older was served still 5 s later.";
+    inconsistent_60s, Counter, "pelton_origin_inconsistent", r#"window="60s""#, "Those of which something older was served still 60 s later. Should be zero.";
+}
+
+counters! {
     /// What is known of one server of the origin.
     ServerCounters, SERVER_TABLE:
     answered, Counter, "pelton_origin_server_requests", r#"outcome="answered""#, "Requests that the server answered.";
@@ -193,6 +204,9 @@ counters! {
 
 /// Where the storage plane publishes.
 pub type SnapshotBoard = Arc<Mutex<SnapshotCounters>>;
+
+/// Where the origin plane publishes what its samples have shown.
+pub type SampleBoard = Arc<Mutex<SampleCounters>>;
 
 /// Where one shard publishes and others read. Aligned so that two shards share no cache line.
 #[derive(Debug)]

@@ -13,6 +13,8 @@ use std::time::Duration;
 struct Script {
     answers: BTreeMap<String, Arc<str>>,
     asked: BTreeMap<String, usize>,
+    /// Fields of the last request.
+    fields: Vec<String>,
     /// Answers are held back.
     is_held: bool,
     /// How long it thinks before each answer.
@@ -54,7 +56,7 @@ impl HttpOrigin {
     fn serve(&self, stream: &TcpStream) {
         let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
         while let Some(first) = lines.next() {
-            lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
+            self.script().fields = lines.by_ref().take_while(|line| !line.is_empty()).collect();
             let target = first.split(' ').nth(1).expect("a request has a target");
             let answer = self.answer_to(target.trim_start_matches("/items/"));
             let Some(answer) = answer else { return };
@@ -126,6 +128,12 @@ impl HttpOrigin {
     #[must_use]
     pub fn asked(&self, key: &str) -> usize {
         self.script().asked.get(key).copied().unwrap_or_default()
+    }
+
+    /// The fields of the last request, in small letters.
+    #[must_use]
+    pub fn last_fields(&self) -> Vec<String> {
+        self.script().fields.iter().map(|field| field.to_ascii_lowercase()).collect()
     }
 
     /// The most requests that it had at a time.

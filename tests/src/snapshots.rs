@@ -3,7 +3,7 @@
 
 #![expect(clippy::disallowed_types, reason = "store and test share a world, in one thread")]
 
-use crate::wire::{Pieces, Received, Script, SimulatorStage, Source, Stage};
+use crate::wire::{Pieces, SimulatorStage, Source, Stage};
 use pelton::mesh::{Control, StoragePort};
 use pelton::shard::Settings;
 use pelton::storage::{
@@ -71,10 +71,9 @@ impl World {
     /// If the configuration is wrong.
     #[must_use]
     pub fn new(shards: u16, seed: u64, config: &str, began: Clocks) -> Self {
-        let lines: String = config.lines().map(|line| format!("config {line}\n")).collect();
-        let text = format!("# a snapshot\n{lines}client a\na get /healthz\na < 200\n");
-        let script = Script::parse("snapshot", &text).expect("the lines are well formed");
-        let mut stage = SimulatorStage::with_shards(&script, seed, Pieces(usize::MAX), shards);
+        let sets: Vec<String> = config.lines().map(str::to_owned).collect();
+        let pieces = Pieces(usize::MAX);
+        let mut stage = SimulatorStage::of_config(&sets, seed, pieces, shards, |_| {});
         let (ports, control, page_size, settings) = stage.storage();
         stage.begin_at(Instant::from_ns(BEFORE_MS * 1_000_000));
         let stage = Rc::new(RefCell::new(stage));
@@ -94,24 +93,12 @@ impl World {
     #[must_use]
     pub fn get(&self, number: usize) -> Option<Vec<u8>> {
         let stage = &mut *self.stage.borrow_mut();
-        let request = format!("GET /lookup/k{number} HTTP/1.1\r\nHost: a\r\n\r\n");
         let client = stage.connect();
+        let request = format!("GET /lookup/k{number} HTTP/1.1\r\nHost: a\r\n\r\n");
         stage.write(client, request.as_bytes());
         stage.finish(client);
-        let mut reply = Vec::new();
-        loop {
-            let Received::Bytes(bytes) = stage.read(client) else { panic!("no reply") };
-            reply.extend(bytes);
-            let mut headers = [httparse::EMPTY_HEADER; 32];
-            let mut head = httparse::Response::new(&mut headers);
-            let Ok(httparse::Status::Complete(size)) = head.parse(&reply) else { continue };
-            let length = head.headers.iter().find(|header| header.name == "Content-Length");
-            let length = str::from_utf8(length.expect("a body has a length").value);
-            let length: usize = length.ok().and_then(|text| text.parse().ok()).expect("a number");
-            if reply.len() == size + length {
-                return (head.code == Some(200)).then(|| reply[size..].to_vec());
-            }
-        }
+        let reply = stage.reply(client);
+        (reply.status == 200).then_some(reply.body)
     }
 
     /// The value of a metric, all shards together.

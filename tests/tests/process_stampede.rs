@@ -6,6 +6,7 @@ use pelton_tests::fixture::Fixture;
 use pelton_tests::http::Client;
 use pelton_tests::http_origin::HttpOrigin;
 use pelton_tests::process::{Process, until};
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -157,31 +158,50 @@ fn who_finds_no_room_to_wait_is_served_what_is_stale() {
     assert_eq!(origin.asked("k"), 2);
 }
 
-/// Asks for all keys until `is_enough`; how many were refused.
-fn ask_for_all(server: &Process, keys: &[String], is_enough: impl Fn() -> bool) -> u64 {
+/// Clients that ask for all keys, 50 of them on a connection at once.
+struct Crowd<'a> {
+    keys: &'a [String],
+    clients: Vec<Client>,
+}
+
+impl<'a> Crowd<'a> {
     const PIPELINE: usize = 50;
-    let mut clients: Vec<_> = (0..40).map(|_| Client::new(server.connect())).collect();
-    let mut refused = 0;
-    until("all were asked for again", || {
-        let chunks = || keys.chunks(PIPELINE);
-        for (client, keys) in clients.iter_mut().zip(chunks()) {
+
+    fn new(server: &Process, keys: &'a [String]) -> Self {
+        let count = keys.len().div_ceil(Self::PIPELINE);
+        Self { keys, clients: (0..count).map(|_| Client::new(server.connect())).collect() }
+    }
+
+    /// Asks for each key once; how many were answered with each status.
+    fn ask(&mut self) -> BTreeMap<u16, u64> {
+        let chunks = || self.keys.chunks(Self::PIPELINE);
+        for (client, keys) in self.clients.iter_mut().zip(chunks()) {
             let request = |key| format!("GET /lookup/{key} HTTP/1.1\r\nHost: test\r\n\r\n");
             let requests: String = keys.iter().map(request).collect();
             client.send(requests.as_bytes()).expect("the server reads");
         }
-        for (client, keys) in clients.iter_mut().zip(chunks()) {
+        let mut statuses = BTreeMap::new();
+        for (client, keys) in self.clients.iter_mut().zip(chunks()) {
             for key in keys {
                 let reply = client.receive(false).expect("each is answered");
-                match reply.status {
-                    200 => assert_eq!(reply.text(), key),
-                    503 => refused += 1,
-                    _ => panic!("{key}: {reply:?}"),
-                }
+                assert!(reply.status != 200 || reply.text() == key, "{key}: {reply:?}");
+                *statuses.entry(reply.status).or_default() += 1;
             }
         }
-        is_enough()
-    });
-    refused
+        statuses
+    }
+
+    /// Asks until `is_enough`; how many were refused. None fails.
+    fn ask_until(&mut self, is_enough: impl Fn() -> bool) -> u64 {
+        let mut refused = 0;
+        until("all were asked for", || {
+            let statuses = self.ask();
+            assert!(statuses.keys().all(|status| [200, 503].contains(status)), "{statuses:?}");
+            refused += statuses.get(&503).copied().unwrap_or_default();
+            is_enough()
+        });
+        refused
+    }
 }
 
 #[test]
@@ -198,9 +218,10 @@ fn keys_that_expire_all_at_once_are_fetched_a_few_at_a_time() {
     ];
     let (_fixture, server) = serve(&origin, &sets);
     let asked = |times| keys.iter().all(|key| origin.asked(key) >= times);
-    let mut refused = ask_for_all(&server, &keys, || asked(1));
+    let mut crowd = Crowd::new(&server, &keys);
+    let mut refused = crowd.ask_until(|| asked(1));
     origin.slow_down(Duration::from_millis(2));
-    refused += ask_for_all(&server, &keys, || {
+    refused += crowd.ask_until(|| {
         let limit = server.metric("pelton_origin_server_limit", "");
         assert!(limit <= REQUESTS_MAX as u64);
         asked(3)
@@ -210,4 +231,36 @@ fn keys_that_expire_all_at_once_are_fetched_a_few_at_a_time() {
     assert!(refused > 0, "so many do not find room");
     assert_eq!(server.metric("pelton_requests_total", "outcome=\"shed\""), refused);
     assert_eq!(server.metric("pelton_requests_total", "outcome=\"error\""), 0);
+}
+
+/// The origin says nothing, so an answer that comes has not waited for it.
+#[test]
+fn keys_that_expire_all_at_once_are_each_answered_though_the_origin_hangs() {
+    const REQUESTS_MAX: u64 = 8;
+    let origin = HttpOrigin::start();
+    let keys: Vec<_> = (0..2_000).map(|key| format!("k{key}")).collect();
+    keys.iter().for_each(|key| origin.answer(key, 200, "", key));
+    let sets = [
+        "origin.requests_max=8",
+        "origin.timeout=200ms",
+        "cache.ttl=2s",
+        "cache.stale_while_revalidate=0s",
+        "cache.stale_if_error=0s",
+    ];
+    let (_fixture, server) = serve(&origin, &sets);
+    let mut crowd = Crowd::new(&server, &keys);
+    crowd.ask_until(|| keys.iter().all(|key| origin.asked(key) >= 1));
+    origin.hold(true);
+    let mut late = 0;
+    until("all have expired", || {
+        let statuses = crowd.ask();
+        assert_eq!(statuses.values().sum::<u64>(), 2_000);
+        assert!(statuses.keys().all(|status| [200, 502, 503, 504].contains(status)));
+        assert!(server.metric("pelton_origin_server_in_flight", "") <= REQUESTS_MAX);
+        late += statuses.get(&504).copied().unwrap_or_default();
+        !statuses.contains_key(&200)
+    });
+    assert!(late > 0, "some were sent to the origin");
+    origin.hold(false);
+    until("it is asked again", || crowd.ask().contains_key(&200));
 }

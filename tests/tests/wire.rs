@@ -57,7 +57,7 @@ fn the_simulated_world_plays_every_script() {
 #[test]
 fn batches_need_room_for_one_reply_alone() {
     for script in scripts().iter().filter(|script| script.name.starts_with('g')) {
-        let mut stage = SimulatorStage::with_limits(script, 1, Pieces(7), 2, |limits| {
+        let mut stage = SimulatorStage::of_config(&script.config, 1, Pieces(7), 2, |limits| {
             limits.replies_per_connection_max = 1;
             limits.requests_per_connection_turn_max = 1;
         });

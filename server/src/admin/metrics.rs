@@ -7,7 +7,10 @@
 use super::{Admin, stats};
 use crate::histograms::{Distribution, EDGES_NS, Histograms, Outcome};
 use crate::mesh::OriginServer;
-use crate::metrics::{Class, Counters, Row, SERVER_TABLE, SNAPSHOT_TABLE, SnapshotCounters, TABLE};
+use crate::metrics::{
+    Class, Counters, Row, SAMPLE_TABLE, SERVER_TABLE, SNAPSHOT_TABLE, SampleCounters,
+    SnapshotCounters, TABLE,
+};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -30,6 +33,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
         shards: admin.boards.iter().map(|board| board.read()).collect(),
         servers: admin.servers().await,
         snapshots: admin.snapshots(),
+        samples: admin.samples(),
         histograms: admin.with_histograms(Histograms::clone),
         uptime_s: admin.epoch.uptime().as_secs(),
         staleness_max: admin.facts.staleness_max,
@@ -47,6 +51,7 @@ struct Snapshot {
     shards: Vec<Counters>,
     servers: Vec<OriginServer>,
     snapshots: SnapshotCounters,
+    samples: SampleCounters,
     histograms: Histograms,
     uptime_s: u64,
     staleness_max: Option<Duration>,
@@ -60,6 +65,7 @@ impl Collector for Snapshot {
         let servers: Vec<Series<'_>> =
             servers.iter().map(|(name, values)| (Some(("server", *name)), &values[..])).collect();
         encode_table(&mut encoder, SERVER_TABLE, &servers)?;
+        encode_table(&mut encoder, SAMPLE_TABLE, &[(None, &self.samples.values())])?;
         encode_table(&mut encoder, SNAPSHOT_TABLE, &[(None, &self.snapshots.values())])?;
         self.encode_shards(&mut encoder)?;
         self.encode_histograms(&mut encoder)?;

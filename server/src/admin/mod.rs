@@ -20,7 +20,7 @@ use crate::histograms::Histograms;
 use crate::hot::Window;
 use crate::limits::Bill;
 use crate::mesh::{Control, ExplainRequest, OriginServer, ServersRequest, Taker};
-use crate::metrics::{Board, SnapshotBoard, SnapshotCounters};
+use crate::metrics::{Board, SampleBoard, SampleCounters, SnapshotBoard, SnapshotCounters};
 use crate::sys::clock::Epoch;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -56,6 +56,7 @@ pub struct Source {
 pub struct Admin {
     boards: Vec<Arc<Board>>,
     snapshots: SnapshotBoard,
+    samples: SampleBoard,
     histograms: Mutex<Collected>,
     hot_keys: tokio::sync::Mutex<Vec<hot::Desk>>,
     servers: mpsc::Sender<ServersRequest>,
@@ -74,6 +75,8 @@ pub struct Published {
     pub boards: Vec<Arc<Board>>,
     /// The board of the storage plane.
     pub snapshots: SnapshotBoard,
+    /// The board of samples of changed keys.
+    pub samples: SampleBoard,
     /// Times and hot keys, of each shard.
     pub sources: Vec<Source>,
     /// Who tells of the servers of the origin.
@@ -127,7 +130,7 @@ impl Admin {
         purger: Purger,
         facts: Facts,
     ) -> Self {
-        let Published { boards, snapshots, sources, servers, explanations } = published;
+        let Published { boards, snapshots, samples, sources, servers, explanations } = published;
         let (sources, desks) = sources
             .into_iter()
             .map(|source| (source.histograms, hot::Desk::new(source.hot_keys)))
@@ -137,6 +140,7 @@ impl Admin {
         Self {
             boards,
             snapshots,
+            samples,
             histograms,
             hot_keys,
             servers,
@@ -174,6 +178,11 @@ impl Admin {
     /// What the storage plane has counted.
     fn snapshots(&self) -> SnapshotCounters {
         *self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What samples of changed keys have shown.
+    fn samples(&self) -> SampleCounters {
+        *self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of the servers of the origin; nothing where its plane has stopped.

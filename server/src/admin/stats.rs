@@ -3,7 +3,7 @@
 use super::Admin;
 use crate::histograms::{Distribution, Outcome};
 use crate::mesh::OriginServer;
-use crate::metrics::{Counters, Row, SERVER_TABLE, SNAPSHOT_TABLE, TABLE};
+use crate::metrics::{Counters, Row, SAMPLE_TABLE, SERVER_TABLE, SNAPSHOT_TABLE, TABLE};
 use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -38,6 +38,7 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Response {
         "memory_bytes": bill,
         "latency_ns": latency,
         "loop_lag_ns": lag,
+        "origin_samples": fields(SAMPLE_TABLE, &admin.samples().values()),
         "snapshots": fields(SNAPSHOT_TABLE, &admin.snapshots().values()),
         "total": counters(&sum(&shards)),
         "shards": shards.iter().map(counters).collect::<Vec<_>>(),

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::histograms::Outcome;
 use crate::limits::{Grant, Limits};
 use crate::mesh::{Giver, boxes};
-use crate::metrics::{Counters, SERVER_TABLE, ServerCounters, TABLE};
+use crate::metrics::{Counters, SAMPLE_TABLE, SERVER_TABLE, ServerCounters, TABLE};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -59,8 +59,9 @@ fn ask(
     let purger = Purger { requests, token: None };
     let (servers, asked) = mpsc::channel(1);
     let (explanations, _silent) = mpsc::channel(1);
-    let snapshots = SnapshotBoard::default();
-    let published = Published { boards, snapshots, sources, servers, explanations };
+    let (snapshots, samples) = (SnapshotBoard::default(), SampleBoard::default());
+    samples.lock().unwrap().inconsistent_5s = 3;
+    let published = Published { boards, snapshots, samples, sources, servers, explanations };
     let admin = Admin::new(published, control, epoch, ready, purger, facts);
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -129,7 +130,7 @@ fn metrics_show_every_row_once_and_the_histograms_that_were_handed_over() {
     assert_eq!(*status, 200);
     let lines: BTreeSet<&str> = text.lines().collect();
     assert_eq!(lines.len(), text.lines().count(), "no line stands twice");
-    for row in TABLE.iter().chain(SERVER_TABLE) {
+    for row in TABLE.iter().chain(SERVER_TABLE).chain(SAMPLE_TABLE) {
         assert!(text.contains(row.name), "{} is missing", row.name);
     }
     for wanted in [
@@ -143,6 +144,7 @@ fn metrics_show_every_row_once_and_the_histograms_that_were_handed_over() {
         "pelton_connections_open 0",
         r#"pelton_origin_server_requests_total{server="b:2",outcome="broken"} 7"#,
         r#"pelton_origin_server_limit{server="a:1"} 0"#,
+        r#"pelton_origin_inconsistent_total{window="5s"} 3"#,
     ] {
         assert!(lines.contains(wanted), "{wanted} in\n{text}");
     }

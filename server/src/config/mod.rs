@@ -152,6 +152,7 @@ parameters! {
         requests_max: u32, Count(1, 65_536), "256", "Most requests that one server of the origin is sent at a time. It is sent fewer while it answers slower than it did.";
         queue_max: u32, Count(0, 65_536), "1024", "Most requests that wait for such a server; what comes beyond is refused (503).";
         flight_waiters_max: u32, Count(1, 8192), "1024", "Most requests that wait for one fetch, which all who ask for its key share. What comes beyond is served stale, where cache.stale_if_error allows that, or refused (503).";
+        samples: bool, Flag, "true", "Whether of the keys that the origin says have changed, where it does, one a second at most is looked at: is what is served what the origin has? `/metrics` says what that has shown.";
         tls_ca: Option<PathBuf>, PathOrOff, r#""off""#, "File of certificates (PEM) that vouch for the origin's servers. `off`: those of the system.";
     }
     /// An HTTP server as the origin.

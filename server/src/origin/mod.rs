@@ -15,6 +15,7 @@ mod postgres;
 mod record;
 mod redis;
 mod room;
+mod sampler;
 mod secret;
 mod servers;
 mod store;

@@ -53,7 +53,8 @@ pub fn news() -> (Teller, News) {
 }
 
 impl Teller {
-    /// A key has changed.
+    /// A key has changed, and who fetches it from now on is given what it has become. Where several
+    /// servers are read from, each that gets to know of the change says so.
     pub fn key(&self, key: Key) {
         if self.keys.try_send(Box::new(key)).is_err() {
             self.anything();

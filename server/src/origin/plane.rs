@@ -10,6 +10,7 @@
 #![expect(clippy::disallowed_types, reason = "one thread: the origin is shared by its fetches")]
 
 use super::explain::Explanations;
+use super::sampler::Sampler;
 use super::writes::{Late, LateWrites, write};
 use super::{Changed, News, Origin, Room};
 use crate::error::{FetchFailure, StartError};
@@ -17,6 +18,7 @@ use crate::mesh::{
     Delivery, ExplainRequest, FORGETS_MAX, FlightId, Found, Key, Landing, Named, Order, OriginPort,
     Outcome, Owners, PurgeOrder, PurgeRequest, Purged, Sleep, Upload, Written,
 };
+use crate::metrics::SampleBoard;
 use crate::sys::eventfd::EventFd;
 use shard_cache::Force;
 use shard_cache::hash::KeyHasher;
@@ -55,6 +57,8 @@ pub struct PlaneLimits {
     pub owners: Owners,
     /// Hashes keys as the shards do.
     pub hasher: KeyHasher,
+    /// Where samples of changed keys are counted; without it none are taken.
+    pub samples: Option<SampleBoard>,
 }
 
 /// The plane before it runs.
@@ -68,6 +72,7 @@ pub struct Plane {
     purges: Purges,
     purge: Option<Purging>,
     explanations: Explanations,
+    sampler: Option<Sampler>,
     late: LateWrites,
     /// Keys that their owners have been told to drop, and have not yet.
     forgets: usize,
@@ -148,7 +153,10 @@ impl Plane {
         let late = LateWrites::default();
         let (purge, forgets, is_doubtful) = (None, 0, false);
         let Requests { purges, explanations } = requests;
-        let explanations = Explanations::new(explanations);
+        let sampler = |board| Sampler::new(Rc::clone(&origin), limits.timeout, board);
+        let (sampler, samples) = limits.samples.clone().map(sampler).unzip();
+        let samples = samples.unwrap_or_else(|| mpsc::channel(1).1);
+        let explanations = Explanations::new(explanations, samples);
         Ok(Self {
             origin,
             ports,
@@ -159,6 +167,7 @@ impl Plane {
             purges,
             purge,
             explanations,
+            sampler,
             late,
             forgets,
             is_doubtful,
@@ -319,7 +328,12 @@ impl Plane {
     /// The origin has said that something has changed.
     fn hear(&mut self, changed: Changed) {
         match changed {
-            Changed::Key(key) => self.forget(self.owner(&key), key),
+            Changed::Key(key) => {
+                if let Some(sampler) = &mut self.sampler {
+                    sampler.changed(&key);
+                }
+                self.forget(self.owner(&key), key);
+            }
             Changed::Anything => self.is_doubtful = true,
         }
     }

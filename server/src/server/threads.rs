@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::limits::Limits;
 use crate::mesh::{Audit, Control};
-use crate::metrics::{Board, Counters};
+use crate::metrics::{Board, Counters, SampleBoard};
 use crate::origin::{Origin, Plane, PlaneLimits, Purges, Requests, Room, tell_servers};
 use crate::ring::Fd;
 use crate::ring::kernel::DisabledRing;
@@ -222,6 +222,7 @@ async fn start_plane(
         control,
         epoch,
     } = parts;
+    let samples = SampleBoard::default();
     let plane_limits = PlaneLimits {
         timeout: config.origin.timeout,
         value_size_max: usize::try_from(config.cache.value_size_max).expect("below 4 GiB"),
@@ -229,6 +230,7 @@ async fn start_plane(
         late_writes_max: limits.late_writes_max as usize,
         owners,
         hasher,
+        samples: config.origin.samples.then(|| Arc::clone(&samples)),
     };
     let (description, audit) = (origin.describe(), origin.audit());
     let staleness_max = origin.staleness_max();
@@ -266,7 +268,7 @@ async fn start_plane(
         let purger = Purger { requests, token };
         let (servers, asked) = sync::mpsc::channel(1);
         tokio::task::spawn_local(tell_servers(origin, asked));
-        let published = Published { boards, snapshots, sources, servers, explanations };
+        let published = Published { boards, snapshots, samples, sources, servers, explanations };
         let admin = Admin::new(published, control, epoch, ready, purger, facts);
         let serving = admin.serve(listener, stopped.clone());
         tokio::task::spawn_local(async move {

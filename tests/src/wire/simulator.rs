@@ -40,18 +40,30 @@ const WINDOW: usize = 1 << 20;
 #[derive(Debug)]
 pub struct SimulatorStage {
     prng: Prng,
-    host: Rc<RefCell<Host>>,
-    cluster: Cluster,
+    pub(super) host: Rc<RefCell<Host>>,
+    pub(super) cluster: Cluster,
     page_size: usize,
-    settings: Settings,
-    sockets: Vec<SocketId>,
+    pub(super) settings: Settings,
+    pub(super) sockets: Vec<SocketId>,
     pieces: Pieces,
-    sources: BTreeMap<Vec<u8>, Source>,
+    pub(super) sources: BTreeMap<Vec<u8>, Source>,
     held: bool,
-    /// Fetches under way: shard, flight, key.
-    fetches: Vec<(usize, FlightId, Vec<u8>)>,
+    /// Fetches under way, oldest first.
+    pub(super) fetches: Vec<Fetch>,
     /// Writes under way, with their owners.
     writes: Vec<(usize, Box<Upload>)>,
+    /// Changes and purges that shards were told of, and have not done yet.
+    pub(super) told: usize,
+}
+
+/// A fetch under way.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    shard: usize,
+    flight: FlightId,
+    pub(super) key: Vec<u8>,
+    /// What the origin had when it was read, if that was before the fetch lands.
+    pub(super) read: Option<Source>,
 }
 
 impl SimulatorStage {
@@ -62,36 +74,25 @@ impl SimulatorStage {
     /// If the settings are wrong.
     #[must_use]
     pub fn new(script: &Script, seed: u64, pieces: Pieces) -> Self {
-        Self::with_shards(script, seed, pieces, 2)
+        Self::of_config(&script.config, seed, pieces, 2, |_| {})
     }
 
-    /// The same with so many shards.
+    /// The same for settings as `section.key=value`, so many shards, and other limits, of which the
+    /// settings know nothing.
     ///
     /// # Panics
     /// If the settings are wrong.
     #[must_use]
-    pub fn with_shards(script: &Script, seed: u64, pieces: Pieces, shards: u16) -> Self {
-        Self::with_limits(script, seed, pieces, shards, |_| {})
-    }
-
-    /// The same with other limits, of which the settings know nothing.
-    ///
-    /// # Panics
-    /// If the settings are wrong.
-    #[must_use]
-    pub fn with_limits(
-        script: &Script,
+    pub fn of_config(
+        sets: &[String],
         seed: u64,
         pieces: Pieces,
         shards: u16,
         change: impl FnOnce(&mut Limits),
     ) -> Self {
         let hash_key = format!("cache.hash_key=\"{seed:032x}\"");
-        let fixed = ["cache.memory=16MiB", "cache.ttl_jitter=0%"].map(str::to_owned);
-        let mut sets = vec![hash_key];
-        sets.extend(fixed);
-        sets.extend(script.config.iter().cloned());
-        let config = Config::parse(&script.name, "", &sets);
+        let own = ["cache.memory=16MiB", "cache.ttl_jitter=0%", &hash_key].map(str::to_owned);
+        let config = Config::parse("simulated", "", &[&own, sets].concat());
         let config = config.unwrap_or_else(|error| panic!("{}", error.render(false)));
         let grant = Grant { shards, descriptors_max: 1024, memory_size: 4 << 30 };
         let limits = Limits::new(&config, &grant).expect("there is room");
@@ -125,11 +126,12 @@ impl SimulatorStage {
             held: false,
             fetches: Vec::new(),
             writes: Vec::new(),
+            told: 0,
         }
     }
 
     /// One act of whoever is next; false if nobody is before `until`, which is now then.
-    fn act(&mut self, until: Instant) -> bool {
+    pub(super) fn act(&mut self, until: Instant) -> bool {
         let next = {
             let host = &*self.host.borrow();
             let places = self.cluster.places.iter().enumerate();
@@ -148,7 +150,14 @@ impl SimulatorStage {
                 .filter(|(_, p)| !p.stopped.get() && p.shard.borrow().ring().next_turn(host) <= at);
             due.map(|(index, _)| index).collect()
         };
-        let place = &self.cluster.places[self.prng.pick(&ready)];
+        let shard = self.prng.pick(&ready);
+        self.turn(shard);
+        true
+    }
+
+    /// A turn of one shard.
+    pub(super) fn turn(&mut self, shard: usize) {
+        let place = &self.cluster.places[shard];
         {
             let shard = &mut *place.shard.borrow_mut();
             place.stopped.set(shard.turn() == Flow::Stopped);
@@ -156,24 +165,21 @@ impl SimulatorStage {
             shard.check();
         }
         self.serve_origin();
-        true
     }
 
     /// Takes orders, and answers them unless they are held.
     fn serve_origin(&mut self) {
-        let host = &mut *self.host.borrow_mut();
-        let _was_written = host.net.take_written(self.cluster.plane_eventfd);
+        let _was_written = self.host.borrow_mut().net.take_written(self.cluster.plane_eventfd);
         for (index, port) in self.cluster.ports.iter_mut().enumerate() {
             while let Some(order) = port.port.next_order() {
                 match order {
                     Order::Fetch { flight, key } => {
-                        self.fetches.push((index, flight, key.as_bytes().to_vec()));
+                        let key = key.as_bytes().to_vec();
+                        self.fetches.push(Fetch { shard: index, flight, key, read: None });
                     }
                     Order::Write(upload) => self.writes.push((index, upload)),
-                    Order::Spent(_)
-                    | Order::Purged(_)
-                    | Order::Forgotten(_)
-                    | Order::Explained(_) => {}
+                    Order::Purged(_) | Order::Forgotten(_) => self.told -= 1,
+                    Order::Spent(_) | Order::Explained(_) => {}
                 }
             }
         }
@@ -186,18 +192,33 @@ impl SimulatorStage {
             upload.outcome = writes::write(sources, &upload);
             (index, Delivery::Written(upload))
         });
-        let mut deliveries: Vec<_> = writes.collect();
-        deliveries.extend(self.fetches.drain(..).map(|(index, flight, key)| {
-            let outcome = outcome(self.sources.get(&key).unwrap_or(&Source::Absent));
-            (index, Delivery::Landing(Landing { flight, outcome }))
-        }));
-        for (index, delivery) in deliveries {
-            let port = &mut self.cluster.ports[index];
-            port.port.deliver(delivery);
-            if port.sleep.must_wake() {
-                host.net.signal(port.eventfd);
-            }
+        let writes: Vec<_> = writes.collect();
+        writes.into_iter().for_each(|(index, delivery)| self.deliver(index, delivery));
+        std::mem::take(&mut self.fetches).into_iter().for_each(|fetch| self.land(fetch));
+    }
+
+    /// Answers a fetch.
+    pub(super) fn land(&mut self, fetch: Fetch) {
+        let Fetch { shard, flight, key, read } = fetch;
+        let now = || self.sources.get(&key).unwrap_or(&Source::Absent);
+        let outcome = outcome(read.as_ref().unwrap_or_else(now));
+        self.deliver(shard, Delivery::Landing(Landing { flight, outcome }));
+    }
+
+    /// Sends something to a shard.
+    pub(super) fn deliver(&mut self, shard: usize, delivery: Delivery) {
+        let port = &mut self.cluster.ports[shard];
+        port.port.deliver(delivery);
+        if port.sleep.must_wake() {
+            self.host.borrow_mut().net.signal(port.eventfd);
         }
+    }
+
+    /// A connection to the listener of this shard, whose client reads `window` bytes ahead.
+    pub(super) fn connect_to(&mut self, shard: usize, window: usize) -> usize {
+        let socket = self.host.borrow_mut().net.connect(shard, [WINDOW, window]);
+        self.sockets.push(socket.expect("there are few clients"));
+        self.sockets.len() - 1
     }
 
     /// The storage plane's ends of the queues to all shards, what the main thread says to them,
@@ -254,11 +275,8 @@ fn outcome(source: &Source) -> Outcome {
 
 impl Stage for SimulatorStage {
     fn connect(&mut self) -> usize {
-        let host = &mut *self.host.borrow_mut();
-        let listener = self.prng.index(host.net.listeners_count());
-        let socket = host.net.connect(listener, [WINDOW; 2]).expect("scripts have few clients");
-        self.sockets.push(socket);
-        self.sockets.len() - 1
+        let listener = self.prng.index(self.host.borrow().net.listeners_count());
+        self.connect_to(listener, WINDOW)
     }
 
     fn write(&mut self, client: usize, bytes: &[u8]) {

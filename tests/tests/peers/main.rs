@@ -10,6 +10,7 @@ mod clients;
 mod connections;
 mod postgres;
 mod proxy;
+mod races;
 mod reading;
 mod recorder;
 mod records;

@@ -9,19 +9,19 @@ use pelton_tests::process::{Process, until};
 const TOKEN: &str = "a-token-of-some-thirty-characters";
 
 /// A server before Redis servers.
-struct Pelton {
+pub(crate) struct Pelton {
     _fixture: Fixture,
-    process: Process,
+    pub(crate) process: Process,
 }
 
 impl Pelton {
-    fn start(servers: &[&RedisServer], sets: &[&str]) -> Self {
+    pub(crate) fn start(servers: &[&RedisServer], sets: &[&str]) -> Self {
         let urls: Vec<_> =
             servers.iter().map(|server| format!("\"redis://127.0.0.1:{}\"", server.port)).collect();
         Self::start_at(&format!("redis.urls=[{}]", urls.join(",")), sets)
     }
 
-    fn start_at(urls: &str, sets: &[&str]) -> Self {
+    pub(crate) fn start_at(urls: &str, sets: &[&str]) -> Self {
         let fixture = Fixture::empty();
         let token = fixture.token_file(TOKEN);
         let own = ["origin.kind=redis", urls, "http.writes=true", &token];
@@ -29,17 +29,17 @@ impl Pelton {
         Self { _fixture: fixture, process }
     }
 
-    fn get(&self, key: &str) -> Reply {
+    pub(crate) fn get(&self, key: &str) -> Reply {
         Client::new(self.process.connect()).get(&format!("/lookup/{key}"))
     }
 
     /// Status and body.
-    fn read(&self, key: &str) -> (u16, String) {
+    pub(crate) fn read(&self, key: &str) -> (u16, String) {
         let reply = self.get(key);
         (reply.status, String::from_utf8_lossy(&reply.body).into_owned())
     }
 
-    fn is(&self, key: &str, value: &str) -> bool {
+    pub(crate) fn is(&self, key: &str, value: &str) -> bool {
         self.read(key) == (200, value.to_owned())
     }
 
@@ -120,6 +120,33 @@ fn what_others_change_is_dropped_and_what_was_told_while_nobody_listened_is_stal
     redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     redis.cli(&["SET", "a", "6"]);
     until("the connection is opened anew", || pelton.is("a", "6"));
+}
+
+#[test]
+#[ignore = "needs redis-server: make test-peers"]
+fn a_key_that_has_changed_is_compared_with_what_redis_has() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["SET", "a", "1"]);
+    let pelton = Pelton::start(&[&redis], &["cache.ttl=1h"]);
+    let sampled = |outcome| {
+        let label = format!("outcome=\"{outcome}\"");
+        pelton.process.metric("pelton_origin_samples_total", &label)
+    };
+    until("it is connected", || pelton.is("a", "1"));
+    let mut number = 1;
+    let mut change = || {
+        number += 1;
+        redis.cli(&["SET", "a", &number.to_string()]);
+    };
+    until("what is read is what Redis has", || {
+        change();
+        pelton.read("a").0 == 200 && sampled("consistent") > 0
+    });
+    until("what nobody reads is served by nobody", || {
+        change();
+        sampled("unserved") > 0
+    });
+    assert_eq!(sampled("inconsistent") + sampled("unknown"), 0);
 }
 
 #[test]

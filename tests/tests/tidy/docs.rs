@@ -2,7 +2,7 @@
 
 use crate::source::Finding;
 use pelton::error::CloseReason;
-use pelton::metrics::{Class, Row, SERVER_TABLE, SNAPSHOT_TABLE, TABLE};
+use pelton::metrics::{Class, Row, SAMPLE_TABLE, SERVER_TABLE, SNAPSHOT_TABLE, TABLE};
 
 const PAGE: &str = "docs/metrics.md";
 
@@ -36,7 +36,7 @@ fn missing(page: &str, expected: impl Iterator<Item = String>) -> Vec<Finding> {
 
 /// The rows of all tables of metrics.
 fn rows() -> impl Iterator<Item = &'static Row> {
-    TABLE.iter().chain(SNAPSHOT_TABLE).chain(SERVER_TABLE)
+    TABLE.iter().chain(SAMPLE_TABLE).chain(SNAPSHOT_TABLE).chain(SERVER_TABLE)
 }
 
 /// Every row of the tables of metrics is on the page, word for word.

@@ -1,5 +1,7 @@
 //! The plane between two shards that a test plays, and an origin that follows a script.
 
+mod samples;
+
 use super::super::{Fetch, Teller, Write, Writing, news};
 use super::*;
 use crate::mesh::{
@@ -15,7 +17,7 @@ use tokio::sync::Notify;
 
 /// Answers by the key's first letter.
 struct Scripted {
-    /// Lets writes of keys with an `h` end.
+    /// Lets writes of keys with an `h`, and fetches of keys with a `w`, end.
     released: Notify,
     teller: Teller,
     news: News,
@@ -37,6 +39,10 @@ impl Origin for Scripted {
                 b'h' => std::future::pending().await,
                 b'l' => Ok(Some(found(vec![0; 11]))),
                 b'u' => Err(FetchFailure::Unavailable),
+                b'w' => {
+                    self.released.notified().await;
+                    Ok(Some(found(b"late".to_vec())))
+                }
                 _ => Ok(Some(found(key.to_vec()))),
             }
         })
@@ -128,6 +134,11 @@ impl Shards {
         }
     }
 
+    async fn landing(&mut self, shard: usize) -> Landing {
+        let Delivery::Landing(landing) = self.next(shard).await else { panic!("no landing") };
+        landing
+    }
+
     async fn written(&mut self, shard: usize) -> Written {
         let Delivery::Written(upload) = self.next(shard).await else { panic!("no answer") };
         upload.outcome
@@ -153,6 +164,11 @@ impl Shards {
 
 /// Runs a plane over two ports, of which one write may be late, while `test` runs.
 fn run<T>(test: impl AsyncFnOnce(&mut Shards) -> T) -> T {
+    run_with(None, test)
+}
+
+/// The same, and samples are counted where there is a board.
+fn run_with<T>(samples: Option<SampleBoard>, test: impl AsyncFnOnce(&mut Shards) -> T) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let wake = EventFd::for_runtime().expect("an eventfd");
@@ -171,6 +187,7 @@ fn run<T>(test: impl AsyncFnOnce(&mut Shards) -> T) -> T {
             late_writes_max: 1,
             hasher: ownership().0,
             owners: ownership().1,
+            samples,
         };
         let (teller, news) = news();
         let origin = Rc::new(Scripted { released: Notify::new(), teller, news });
@@ -191,6 +208,8 @@ fn run<T>(test: impl AsyncFnOnce(&mut Shards) -> T) -> T {
         stop.send(true).expect("the plane runs");
         plane.await.expect("the plane ends");
         assert!(!shards.has_mail(), "nothing is answered twice");
+        tokio::task::yield_now().await;
+        assert_eq!(Rc::strong_count(&shards.origin), 1, "what it has begun ends with it");
         result
     })
 }
@@ -207,9 +226,7 @@ fn fetch_all(orders: [Vec<(u32, String)>; 2]) -> [Vec<Landing>; 2] {
         }
         for (shard, orders) in orders.iter().enumerate() {
             for _ in orders {
-                let delivery = shards.next(shard).await;
-                let Delivery::Landing(landing) = delivery else { panic!("no landing") };
-                landings[shard].push(landing);
+                landings[shard].push(shards.landing(shard).await);
             }
         }
         assert!(shards.ready.load(Ordering::Acquire));
@@ -270,6 +287,19 @@ fn every_outcome_of_a_fetch_becomes_one_landing() {
         })
         .collect();
     assert_eq!(seen, ["absent", "Timeout", "TooLarge", "Unavailable", "\"value\""]);
+}
+
+#[test]
+fn r05_an_answer_that_comes_after_its_time_reaches_nobody() {
+    run(async |shards| {
+        shards.send(0, order(1, "wait"));
+        let landing = shards.landing(0).await;
+        assert!(matches!(landing.outcome, Outcome::Failed(FetchFailure::Timeout)), "{landing:?}");
+        shards.origin.released.notify_one();
+        // By the time this one has landed, the answer to the other one would have, too.
+        shards.send(0, order(2, "hang"));
+        assert_eq!(shards.landing(0).await.flight.slot, 2);
+    });
 }
 
 #[test]

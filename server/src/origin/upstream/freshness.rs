@@ -4,9 +4,12 @@
 //! `max-age`, and that over `Expires`; of two of a kind the smaller counts, and what cannot be read
 //! means stale at once. Where the server forbids a stale answer, or to keep one, its word stands
 //! over `cache.stale_while_revalidate` and `cache.stale_if_error`.
+//!
+//! `Vary` (RFC 9111 section 4.1) names fields of the request. Ours for a key are all alike, so an
+//! answer that varies fits the next one; only `*` says that it fits none.
 
 use crate::mesh::{Lifetime, Stale};
-use hyper::header::{AGE, CACHE_CONTROL, DATE, EXPIRES, HeaderMap};
+use hyper::header::{AGE, CACHE_CONTROL, DATE, EXPIRES, HeaderMap, VARY};
 use std::time::Duration;
 
 /// Nobody is shown the value later than those who wait for it.
@@ -30,7 +33,7 @@ struct Directives {
 /// How long a value with this head is fresh, and may be served after that.
 pub(super) fn of(headers: &HeaderMap) -> (Lifetime, Stale) {
     let directives = Directives::of(headers);
-    if directives.is_never_fresh {
+    if directives.is_never_fresh || varies_by_anything(headers) {
         return (Lifetime::For(Duration::ZERO), NEVER);
     }
     let given = directives.s_maxage.or(directives.max_age).or_else(|| until_expiry(headers));
@@ -83,6 +86,13 @@ fn seconds(text: &str) -> Duration {
 fn age(headers: &HeaderMap) -> Duration {
     let text = headers.get(AGE).and_then(|value| value.to_str().ok());
     text.map_or(Duration::ZERO, |text| seconds(text.trim()))
+}
+
+/// Whether no other request gets this answer.
+fn varies_by_anything(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(VARY).iter();
+    // What is no text may say so.
+    lines.any(|line| line.to_str().unwrap_or("*").split(',').any(|name| name.trim() == "*"))
 }
 
 /// From `Date` to `Expires`; zero if that cannot be read.
@@ -144,6 +154,17 @@ mod tests {
         for value in ["max-age=5, must-revalidate", "max-age=5, proxy-revalidate", "s-maxage=5"] {
             assert_eq!(told(&[(CACHE_CONTROL, value)]), (s(5), NEVER), "{value}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_varies_is_kept_unless_it_fits_no_other_request() {
+        for (vary, lifetime) in
+            [("Accept-Encoding, User-Agent", s(60)), ("*", s(0)), ("Accept-Language, *", s(0))]
+        {
+            assert_eq!(told(&[(CACHE_CONTROL, "max-age=60"), (VARY, vary)]).0, lifetime, "{vary}");
+        }
+        let twice = [(CACHE_CONTROL, "max-age=60"), (VARY, "Accept"), (VARY, "*")];
+        assert_eq!(told(&twice), (s(0), NEVER));
     }
 
     #[test]
