@@ -181,6 +181,9 @@ const PROCESS_SIZE: u64 = 24 << 20;
 /// Bytes of what a connection to a server of the origin has read and not yet handed on, at most.
 pub const ORIGIN_CONNECTION_SIZE: u32 = 32 << 10;
 
+/// Bytes of what is remembered of a value of the HTTP server: at most; the origin asserts it.
+pub const VALIDATOR_SIZE_MAX: u32 = 320;
+
 /// Longest reply head, in bytes.
 pub const REPLY_HEAD_SIZE_MAX: u32 = 1024;
 
@@ -431,6 +434,9 @@ impl Limits {
         let size = config.origin.cache;
         let store = Line { what: "store's page cache", size, count: 1 };
         let store = asks("embedded").then_some(store);
+        let size = times(config.upstream.validators_max, VALIDATOR_SIZE_MAX);
+        let validators = Line { what: "validators of HTTP values", size, count: 1 };
+        let validators = asks("http").then_some(validators);
         let pages = shard("snapshot pages", times(SNAPSHOT_PAGES, self.snapshot_page_size));
         let mut bill = Bill {
             lines: vec![
@@ -451,7 +457,7 @@ impl Limits {
                 Line { what: "process", size: PROCESS_SIZE, count: 1 },
             ],
         };
-        bill.lines.extend(store.into_iter().chain(servers));
+        bill.lines.extend(store.into_iter().chain(servers).chain(validators));
         bill.lines.extend(config.snapshot.path.is_some().then_some(pages));
         bill
     }
@@ -660,6 +666,7 @@ mod tests {
         };
         let http = ["origin.kind=http", "origin.requests_max=1024"];
         assert_eq!(line(&http, "connections to the HTTP server"), Some(32 << 20));
+        assert_eq!(line(&http, "validators of HTTP values"), Some(20 << 20));
         assert_eq!(line(&http, "store's page cache"), None);
         assert_eq!(line(&[], "connections to the HTTP server"), None);
         assert_eq!(line(&[], "store's page cache"), Some(64 << 20));

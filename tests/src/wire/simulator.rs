@@ -15,7 +15,7 @@ use pelton::error::FetchFailure;
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{
     ContentType, Control, Delivery, FlightId, Found, Held, Landing, Lifetime, Order, Outcome,
-    Stale, StoragePort, Upload,
+    Stale, StoragePort, Unchanged, Upload,
 };
 use pelton::metrics::{Class, TABLE};
 use pelton::shard::{Flow, Settings};
@@ -49,7 +49,7 @@ pub struct SimulatorStage {
     sources: BTreeMap<Vec<u8>, Source>,
     held: bool,
     /// Fetches under way: shard, flight, key.
-    fetches: Vec<(usize, FlightId, Vec<u8>)>,
+    fetches: Vec<(usize, FlightId, Vec<u8>, Option<Etag>)>,
     /// Writes under way, with their owners.
     writes: Vec<(usize, Box<Upload>)>,
 }
@@ -164,8 +164,8 @@ impl SimulatorStage {
         for (index, port) in self.cluster.ports.iter_mut().enumerate() {
             while let Some(order) = port.port.next_order() {
                 match order {
-                    Order::Fetch { flight, key } => {
-                        self.fetches.push((index, flight, key.as_bytes().to_vec()));
+                    Order::Fetch { flight, key, known } => {
+                        self.fetches.push((index, flight, key.as_bytes().to_vec(), known));
                     }
                     Order::Write(upload) => self.writes.push((index, upload)),
                     Order::Spent(_)
@@ -185,8 +185,8 @@ impl SimulatorStage {
             (index, Delivery::Written(upload))
         });
         let mut deliveries: Vec<_> = writes.collect();
-        deliveries.extend(self.fetches.drain(..).map(|(index, flight, key)| {
-            let outcome = outcome(self.sources.get(&key).unwrap_or(&Source::Absent));
+        deliveries.extend(self.fetches.drain(..).map(|(index, flight, key, known)| {
+            let outcome = outcome(self.sources.get(&key).unwrap_or(&Source::Absent), known);
             (index, Delivery::Landing(Landing { flight, outcome }))
         }));
         for (index, delivery) in deliveries {
@@ -234,13 +234,18 @@ impl SimulatorStage {
     }
 }
 
-fn outcome(source: &Source) -> Outcome {
+fn outcome(source: &Source, known: Option<Etag>) -> Outcome {
+    let etag = |value: &[u8]| Etag::of(ContentType::JSON.as_str(), value);
+    let (lifetime, stale) = (Lifetime::Default, Stale::default());
     match source {
-        Source::Has(value) => Outcome::Found(Found {
-            etag: Etag::of(ContentType::JSON.as_str(), value),
+        Source::Keeps(value) if known == Some(etag(value)) => {
+            Outcome::Unchanged(Unchanged { etag: etag(value), lifetime, stale })
+        }
+        Source::Has(value) | Source::Keeps(value) => Outcome::Found(Found {
+            etag: etag(value),
             content_type: writes::content_type(ContentType::JSON, value),
-            lifetime: Lifetime::Default,
-            stale: Stale::default(),
+            lifetime,
+            stale,
             held: Held::default(),
             value: value.clone().into_boxed_slice(),
         }),
