@@ -209,8 +209,8 @@ pub const DIRECTORY_SLOT_SIZE: usize = 16;
 /// Bytes of a remembered read; the shard asserts it.
 pub const SEEN_SIZE: usize = 4;
 
-/// Bytes that stand before the value of a copy at most; the shard asserts it.
-pub const BORN_SIZE_MAX: u32 = 8;
+/// Bytes that stand before the value of a copy; the shard asserts it.
+pub const COPY_FACTS_SIZE: u32 = 12;
 
 /// Bytes of a page of a snapshot at least: 4,096 removed keys, 1,024 purged groups and 32 prefixes.
 pub const SNAPSHOT_PAGE_SIZE_MIN: u32 = 256 << 10;
@@ -353,7 +353,7 @@ impl Limits {
         let slots_size = self.directory_slots_count as usize * DIRECTORY_SLOT_SIZE;
         let seen_size = self.replica_seen_count as usize * SEEN_SIZE;
         let size = bytes(self.replicas_size).checked_sub(slots_size + seen_size)?;
-        Layout::new(size, self.replica_value_size_max + BORN_SIZE_MAX).ok()
+        Layout::new(size, self.replica_value_size_max + COPY_FACTS_SIZE).ok()
     }
 
     /// Parcels of both sizes.

@@ -195,6 +195,37 @@ fn where_nothing_is_remembered_values_come_whole() {
 }
 
 #[test]
+fn what_the_server_says_of_stale_values_is_said_by_every_shard_and_of_every_copy() {
+    const KINDS: [(&str, &str, &str); 4] = [
+        ("usual", "max-age=600", "stale-while-revalidate=30"),
+        ("own", "max-age=600, stale-while-revalidate=7", "stale-while-revalidate=7"),
+        ("never", "max-age=600, must-revalidate", "must-revalidate"),
+        ("errors", "max-age=600, stale-while-revalidate=0, stale-if-error=9", ""),
+    ];
+    let origin = HttpOrigin::start();
+    let all = KINDS.iter().flat_map(|kind| (0..4).map(move |number| (kind, number)));
+    let keys: Vec<_> = all.map(|(kind, number)| (format!("{}-{number}", kind.0), kind)).collect();
+    for (key, (_, said, _)) in &keys {
+        origin.answer(key, 200, &format!("Cache-Control: {said}\r\n"), "value");
+    }
+    let (_fixture, server) = serve(&origin, &["server.shards=2"]);
+    let mut clients: Vec<_> = (0..8).map(|_| Client::new(server.connect())).collect();
+    for _ in 0..8 {
+        for client in &mut clients {
+            for (key, (.., words)) in &keys {
+                let reply = client.get(&format!("/lookup/{key}"));
+                let line = reply.header("cache-control").unwrap();
+                let beyond = line.split_once(", ").map_or("", |(_, beyond)| beyond);
+                assert_eq!(beyond, *words, "{key}: {line}");
+            }
+        }
+    }
+    for (metric, least) in [("pelton_remote_reads_total", 16), ("pelton_replica_hits_total", 64)] {
+        until("the counters are published", || server.metric(metric, "") >= least);
+    }
+}
+
+#[test]
 fn while_the_server_is_down_what_is_stale_is_served_and_it_is_left_alone() {
     let origin = HttpOrigin::start();
     origin.answer("key", 200, "Cache-Control: max-age=0\r\n", "old");

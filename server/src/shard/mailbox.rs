@@ -8,7 +8,7 @@ use super::flights::{Joined, Landed, Rush, Waiter};
 use super::replies::{Owed, Plain};
 use super::{STORE_PATIENCE, Shard};
 use crate::error::{CloseReason, FetchFailure};
-use crate::http::{Refusal, Source, Term};
+use crate::http::{Beyond, Refusal, Source, Term};
 use crate::mesh::{
     Answer, ContentType, Delivery, FetchAnswer, FlightId, Found, Grant, Key, Landing, Lifetime,
     Message, Order, Outcome, Parcel, ReplyRef, Stale, Unchanged, Value,
@@ -117,7 +117,7 @@ impl<R: Ring> Shard<R> {
         let owner = self.owners.of(parcel.hash, parcel.copied_key());
         if self.leases.epoch(owner, self.index) == grant.epoch {
             let content_type = self.content_types.intern(value.content_type, &self.heads);
-            let facts = (parcel.hash, value.etag, content_type);
+            let facts = (parcel.hash, value.etag, content_type, value.beyond);
             let key = parcel.copied_key();
             let is_kept = self.replicas.store(key, facts, grant, parcel.piece(), self.now);
             self.counters.replica_stored += u64::from(is_kept);
@@ -199,6 +199,7 @@ impl<R: Ring> Shard<R> {
                 etag: found.etag(),
                 content_type: self.content_types.name(found.kind().content_type),
                 term,
+                beyond: self.beyond(found.kind()),
                 size: u32::try_from(value.len()).expect("values are bounded"),
             };
             let is_whole = value.len() <= parcel.size_max();
@@ -346,6 +347,23 @@ impl<R: Ring> Shard<R> {
             if_error_ms: or(stale.if_error, configured.if_error_ms),
         };
         self.cache.windows_index(windows).unwrap_or(super::WINDOWS_VALUE)
+    }
+
+    /// How long a value is served beyond its freshness, as a reply says it.
+    #[inline]
+    pub(super) fn beyond(&self, kind: Kind) -> Beyond {
+        match kind.windows {
+            super::WINDOWS_VALUE => Beyond::AsConfigured,
+            _ => self.own_beyond(kind),
+        }
+    }
+
+    #[cold]
+    fn own_beyond(&self, kind: Kind) -> Beyond {
+        match self.cache.windows(kind) {
+            StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 } => Beyond::Never,
+            windows => Beyond::For(windows.while_revalidate_ms / 1000),
+        }
     }
 
     /// What is left of the lifetime of what a fetch has brought. It began when the origin was
