@@ -226,6 +226,24 @@ fn what_the_server_says_of_stale_values_is_said_by_every_shard_and_of_every_copy
 }
 
 #[test]
+fn a_value_with_words_for_which_there_is_no_place_is_never_served_stale() {
+    let origin = HttpOrigin::start();
+    let (_fixture, server) = serve(&origin, &["server.shards=1"]);
+    let mut client = Client::new(server.connect());
+    let mut are_own = 0;
+    for number in 0..300 {
+        let (key, words) = (number.to_string(), format!("stale-while-revalidate={number}"));
+        origin.answer(&key, 200, &format!("Cache-Control: max-age=600, {words}\r\n"), "value");
+        let line =
+            client.get(&format!("/lookup/{key}")).header("cache-control").unwrap().to_owned();
+        let is_own = number == 0 || line.ends_with(&format!(", {words}"));
+        assert!(is_own || line.ends_with(", must-revalidate"), "{line}");
+        are_own += usize::from(is_own);
+    }
+    assert_eq!(are_own, 252, "and one place is for those that have said so");
+}
+
+#[test]
 fn while_the_server_is_down_what_is_stale_is_served_and_it_is_left_alone() {
     let origin = HttpOrigin::start();
     origin.answer("key", 200, "Cache-Control: max-age=0\r\n", "old");

@@ -346,7 +346,7 @@ impl<R: Ring> Shard<R> {
             while_revalidate_ms: or(stale.while_revalidate, configured.while_revalidate_ms),
             if_error_ms: or(stale.if_error, configured.if_error_ms),
         };
-        self.cache.windows_index(windows).unwrap_or(super::WINDOWS_VALUE)
+        self.cache.windows_index(windows).unwrap_or(super::WINDOWS_NEVER)
     }
 
     /// How long a value is served beyond its freshness, as a reply says it.
