@@ -11,7 +11,7 @@ use crate::procfs::Usage;
 use crate::report::parse_count;
 use clap::Args;
 use pelton::config::Config;
-use pelton::http::{Source, Term};
+use pelton::http::{Beyond, Source, Term};
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{ContentType, Message, Parcel, Peers, ReplyRef, Sleep, Value, peers};
 use shard_cache::hash::{Etag, KeyHash};
@@ -256,7 +256,8 @@ impl Side {
         let bytes = &self.values[usize::from(black_box(parcel.key())[0])];
         let size = u32::try_from(bytes.len()).expect("a value has some bytes");
         let (etag, content_type) = (Etag::from_bits(7), ContentType::JSON);
-        let value = Value { etag, content_type, term: Term::Ever, size };
+        let (term, beyond) = (Term::Ever, Beyond::AsConfigured);
+        let value = Value { etag, content_type, term, beyond, size };
         parcel.fill(value, Source::Hit, bytes, None);
         self.answered += 1;
     }

@@ -184,6 +184,9 @@ const PROCESS_SIZE: u64 = 24 << 20;
 /// Bytes of what a connection to a server of the origin has read and not yet handed on, at most.
 pub const ORIGIN_CONNECTION_SIZE: u32 = 32 << 10;
 
+/// Bytes of what is remembered of a value of the HTTP server: at most; the origin asserts it.
+pub const VALIDATOR_SIZE_MAX: u32 = 320;
+
 /// Longest reply head, in bytes.
 pub const REPLY_HEAD_SIZE_MAX: u32 = 1024;
 
@@ -209,8 +212,8 @@ pub const DIRECTORY_SLOT_SIZE: usize = 16;
 /// Bytes of a remembered read; the shard asserts it.
 pub const SEEN_SIZE: usize = 4;
 
-/// Bytes that stand before the value of a copy at most; the shard asserts it.
-pub const BORN_SIZE_MAX: u32 = 8;
+/// Bytes that stand before the value of a copy; the shard asserts it.
+pub const COPY_FACTS_SIZE: u32 = 12;
 
 /// Bytes of a page of a snapshot at least: 4,096 removed keys, 1,024 purged groups and 32 prefixes.
 pub const SNAPSHOT_PAGE_SIZE_MIN: u32 = 256 << 10;
@@ -353,7 +356,7 @@ impl Limits {
         let slots_size = self.directory_slots_count as usize * DIRECTORY_SLOT_SIZE;
         let seen_size = self.replica_seen_count as usize * SEEN_SIZE;
         let size = bytes(self.replicas_size).checked_sub(slots_size + seen_size)?;
-        Layout::new(size, self.replica_value_size_max + BORN_SIZE_MAX).ok()
+        Layout::new(size, self.replica_value_size_max + COPY_FACTS_SIZE).ok()
     }
 
     /// Parcels of both sizes.
@@ -442,6 +445,9 @@ impl Limits {
         let size = config.origin.cache;
         let store = Line { what: "store's page cache", size, count: 1 };
         let store = asks("embedded").then_some(store);
+        let size = times(config.upstream.validators_max, VALIDATOR_SIZE_MAX);
+        let validators = Line { what: "validators of HTTP values", size, count: 1 };
+        let validators = asks("http").then_some(validators);
         let pages = shard("snapshot pages", times(SNAPSHOT_PAGES, self.snapshot_page_size));
         let mut bill = Bill {
             lines: vec![
@@ -462,7 +468,7 @@ impl Limits {
                 Line { what: "process", size: PROCESS_SIZE, count: 1 },
             ],
         };
-        bill.lines.extend(store.into_iter().chain(servers));
+        bill.lines.extend(store.into_iter().chain(servers).chain(validators));
         bill.lines.extend(config.snapshot.path.is_some().then_some(pages));
         bill
     }
@@ -671,6 +677,7 @@ mod tests {
         };
         let http = ["origin.kind=http", "origin.requests_max=1024"];
         assert_eq!(line(&http, "connections to the HTTP server"), Some(32 << 20));
+        assert_eq!(line(&http, "validators of HTTP values"), Some(20 << 20));
         assert_eq!(line(&http, "store's page cache"), None);
         assert_eq!(line(&[], "connections to the HTTP server"), None);
         assert_eq!(line(&[], "store's page cache"), Some(64 << 20));

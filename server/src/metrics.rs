@@ -137,6 +137,7 @@ counters! {
     overload_changes, Counter, "pelton_overload_level_changes", "", "Changes of the level.";
     overload_lag_ns, Gauge, "pelton_overload_lag_nanoseconds", "", "The lag of the loop that decides on the level.";
     fetches_void, Counter, "pelton_origin_fetches_void", "", "Fetches whose key was purged meanwhile: what they bring is not kept.";
+    fetches_unchanged, Counter, "pelton_origin_fetches_unchanged", "", "Fetches to which the origin said that the value in memory is still the one: it is as good as new.";
     purges, Counter, "pelton_shard_purges", "", "Purges put in force; each is counted by every shard.";
     forgotten, Counter, "pelton_forgotten", "", "Keys dropped since their origin says that they have changed.";
     cache_entries, Gauge, "pelton_cache_entries", "", "Entries in memory.";

@@ -32,6 +32,17 @@ pub struct NewValue<'a> {
     pub bytes: &'a [u8],
 }
 
+/// What an origin says of a value that is still the one that it was.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewal {
+    /// The tag of that value.
+    pub etag: Etag,
+    /// Index of its stale windows from now on.
+    pub windows: u8,
+    /// How long it is fresh from now on.
+    pub fresh_for: FreshFor,
+}
+
 /// An entry that was found, and what may be done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hit {
@@ -289,19 +300,28 @@ impl<'m, P: Policy> Cache<'m, P> {
         Ok(at)
     }
 
-    /// The origin says that the entry at `at` is still what it was: it is fresh anew.
-    ///
-    /// Returns whether that could be noted; an entry of some weeks cannot take it, and a purged one
-    /// must not: they are to be stored again.
-    pub fn update(&mut self, at: EntryRef, fresh_for: FreshFor, now: Instant) -> bool {
+    /// The origin says that the value of `key` is still the one with this tag: it is as good as
+    /// stored now, and stays where it lies. `None` where that cannot be noted, and it is to be
+    /// stored again: the key has another value or none, it was purged, or it is some weeks old.
+    pub fn renew(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        renewal: &Renewal,
+        now: Instant,
+    ) -> Option<EntryRef> {
+        let at = self.index.find(hash, |at| entry::key(self.arena, at) == key)?.entry;
         let mut header = Header::read(self.arena, at);
         let stamp = self.rules.stamp(now.ms());
-        if stamp - self.segment(at).base > u64::from(u32::MAX) || self.is_hidden(at) {
-            return false;
+        let is_young = stamp - self.segment(at).base <= u64::from(u32::MAX);
+        let is_it = header.etag == renewal.etag && !header.negative;
+        if !is_it || !is_young || self.is_hidden(at) {
+            return None;
         }
-        self.set_times(&mut header, at, fresh_for, stamp);
+        header.kind.windows = renewal.windows;
+        self.set_times(&mut header, at, renewal.fresh_for, stamp);
         header.write(self.arena, at);
-        true
+        Some(at)
     }
 
     /// Keeps a value that must not be found, for as long as it is pinned: somebody waits for it who

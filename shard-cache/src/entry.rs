@@ -10,8 +10,8 @@
 //! wraps (see `segments`). The low 28 bits
 //! of *size and flags* are the value's size. Entries begin at multiples of 8.
 //!
-//! Key and value never change. `fresh until` and `born` may, when an origin says that the value is
-//! still the same; they are never sent from here.
+//! Key and value never change. `born`, `fresh until` and the index of the stale windows (half of
+//! `kind`) do when an origin says that the value is still the same; they are never sent from here.
 
 use crate::hash::Etag;
 use crate::time::Instant;

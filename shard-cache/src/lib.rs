@@ -46,7 +46,7 @@ mod segments;
 mod snapshot;
 pub mod time;
 
-pub use cache::{Cache, Hit, NewValue, Statistics, StoreRefused, WINDOWS_COUNT_MAX};
+pub use cache::{Cache, Hit, NewValue, Renewal, Statistics, StoreRefused, WINDOWS_COUNT_MAX};
 pub use entry::{Entry, EntryRef, FreshFor, Kind, entry_size};
 pub use freshness::{Freshness, StaleWindows};
 pub use inspect::Standing;

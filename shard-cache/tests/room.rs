@@ -349,16 +349,6 @@ fn a_cache_in_which_everything_is_hot_still_makes_room() {
 }
 
 #[test]
-fn what_a_purge_hides_is_not_made_fresh_again() {
-    let mut world = World::new(8 * MIB);
-    let entry = world.store(1, 10, FreshFor::Ever).unwrap();
-    assert!(world.cache.update(entry, FreshFor::Ms(1_000), world.now()));
-    world.purge(Purge::Prefix(&1_u32.to_le_bytes())).unwrap();
-    assert!(!world.cache.update(entry, FreshFor::Ever, world.now()));
-    assert!(!world.holds(1));
-}
-
-#[test]
 fn what_dies_together_lies_together() {
     let mut world = World::new(64 * MIB);
     // Alternately short-lived and for ever: only segments of one class die whole.

@@ -7,7 +7,7 @@ use shard_cache::hash::{Etag, KeyHash, KeyHasher};
 use shard_cache::time::Instant;
 use shard_cache::{
     Cache, Force, FreshFor, Freshness, Kind, Layout, NewValue, NotRestored, Purge, PurgeRefused,
-    REMOVED_MAX, Saved, StaleWindows, WINDOWS_COUNT_MAX, Walked, Withdrawals, Withdrawn,
+    REMOVED_MAX, Renewal, Saved, StaleWindows, WINDOWS_COUNT_MAX, Walked, Withdrawals, Withdrawn,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -330,6 +330,30 @@ fn a_purge_before_anything_was_put_back_hides_it_and_does_not_retire_before_all_
     new.purge(Purge::Everything).unwrap();
     assert_eq!(new.lookup(b"b"), None);
     assert_eq!(new.restore(&of(b"c")), Err(NotRestored::Withdrawn));
+}
+
+#[test]
+fn what_was_renewed_is_handed_out_with_its_new_times_and_not_replaced_by_its_old_ones() {
+    let mut world = World::new(8 * MIB, OLD, 1_000);
+    assert!(world.store(b"k", b"value", FreshFor::Ms(100)));
+    world.cache.begin_walk();
+    let before = world.walk_to_end();
+    world.end_walk().unwrap();
+    world.now_ms = 1_500;
+    let (etag, fresh_for) = (Etag::from_bits(b"value".len() as u64), FreshFor::Ms(60_000));
+    let renewal = Renewal { etag, windows: KIND.windows, fresh_for };
+    assert!(world.cache.renew(OLD.hash(b"k"), b"k", &renewal, world.now()).is_some());
+    world.cache.begin_walk();
+    let after = world.walk_to_end();
+    world.end_walk().unwrap();
+    let times = |kept: &Kept| (kept.born_ms, kept.fresh_until_ms);
+    assert_eq!(
+        [&before, &after].map(|kept| kept.iter().map(times).collect::<Vec<_>>()),
+        [vec![(1_000, Some(1_100))], vec![(1_500, Some(61_500))]]
+    );
+    world.cache.begin_restore();
+    assert_eq!(world.restore(&before[0]), Err(NotRestored::Known));
+    assert_eq!(world.lookup(b"k").unwrap().1, Freshness::Fresh);
 }
 
 #[test]

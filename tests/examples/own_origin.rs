@@ -6,7 +6,7 @@
 //! ```
 
 use pelton::config::Config;
-use pelton::mesh::{ContentType, Found, Held, Lifetime, Stale};
+use pelton::mesh::{ContentType, Found, Held, Lifetime, Outcome, Stale};
 use pelton::origin::{Fetch, Origin};
 use pelton::server::Server;
 use shard_cache::hash::Etag;
@@ -20,17 +20,17 @@ impl Origin for Squares {
         "squares".to_owned()
     }
 
-    fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
+    fn fetch<'a>(&'a self, key: &'a [u8], _known: Option<Etag>) -> Fetch<'a> {
         Box::pin(async move {
             let number = std::str::from_utf8(key).ok().and_then(|text| text.parse::<u64>().ok());
             let Some(square) = number.and_then(|number| number.checked_mul(number)) else {
-                return Ok(None);
+                return Outcome::Absent;
             };
             let value: Box<[u8]> = square.to_string().into_bytes().into();
             let content_type = ContentType::JSON;
             let etag = Etag::of(content_type.as_str(), &value);
             let (lifetime, stale, held) = (Lifetime::Default, Stale::default(), Held::default());
-            Ok(Some(Found { value, content_type, etag, lifetime, stale, held }))
+            Outcome::Found(Found { value, content_type, etag, lifetime, stale, held })
         })
     }
 

@@ -12,7 +12,10 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 struct Script {
     answers: BTreeMap<String, Arc<str>>,
-    asked: BTreeMap<String, usize>,
+    /// What it answers instead to a request with this line.
+    unchanged: BTreeMap<(String, String), Arc<str>>,
+    /// The conditions of all requests for a key: a line each, or nothing.
+    asked: BTreeMap<String, Vec<String>>,
     /// Fields of the last request.
     fields: Vec<String>,
     /// Answers are held back.
@@ -56,9 +59,12 @@ impl HttpOrigin {
     fn serve(&self, stream: &TcpStream) {
         let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
         while let Some(first) = lines.next() {
-            self.script().fields = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+            let head: Vec<_> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+            let condition = head.iter().find(|line| line.starts_with("if-")).cloned();
+            self.script().fields = head;
             let target = first.split(' ').nth(1).expect("a request has a target");
-            let answer = self.answer_to(target.trim_start_matches("/items/"));
+            let key = target.trim_start_matches("/items/");
+            let answer = self.answer_to(key, condition.unwrap_or_default());
             let Some(answer) = answer else { return };
             if (&mut &*stream).write_all(answer.as_bytes()).is_err() {
                 return;
@@ -66,9 +72,9 @@ impl HttpOrigin {
         }
     }
 
-    fn answer_to(&self, key: &str) -> Option<Arc<str>> {
+    fn answer_to(&self, key: &str, condition: String) -> Option<Arc<str>> {
         let mut script = self.script();
-        *script.asked.entry(key.to_owned()).or_default() += 1;
+        script.asked.entry(key.to_owned()).or_default().push(condition.clone());
         script.in_flight += 1;
         script.in_flight_max = script.in_flight_max.max(script.in_flight);
         self.script.1.notify_all();
@@ -81,7 +87,8 @@ impl HttpOrigin {
         let waited = self.script.1.wait_while(script, |script| script.is_held);
         let mut script = waited.unwrap_or_else(PoisonError::into_inner);
         script.in_flight -= 1;
-        script.answers.get(key).cloned()
+        let unchanged = script.unchanged.get(&(key.to_owned(), condition));
+        unchanged.or_else(|| script.answers.get(key)).cloned()
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {
@@ -99,6 +106,13 @@ impl HttpOrigin {
         let size = body.len();
         let answer = format!("HTTP/1.1 {status} It\r\nContent-Length: {size}\r\n{lines}\r\n{body}");
         self.script().answers.insert(key.to_owned(), answer.into());
+    }
+
+    /// It answers 304, with further `lines` in the head, to requests with this condition.
+    pub fn unchanged(&self, key: &str, condition: &str, lines: &str) {
+        let answer = format!("HTTP/1.1 304 It\r\n{lines}\r\n");
+        let (key, condition) = (key.to_owned(), condition.to_owned());
+        self.script().unchanged.insert((key, condition), answer.into());
     }
 
     /// From now on it closes connections instead of an answer.
@@ -127,7 +141,13 @@ impl HttpOrigin {
     /// How often it was asked for a key.
     #[must_use]
     pub fn asked(&self, key: &str) -> usize {
-        self.script().asked.get(key).copied().unwrap_or_default()
+        self.conditions(key).len()
+    }
+
+    /// The conditions of the requests for a key: a line each, or nothing.
+    #[must_use]
+    pub fn conditions(&self, key: &str) -> Vec<String> {
+        self.script().asked.get(key).cloned().unwrap_or_default()
     }
 
     /// The fields of the last request, in small letters.

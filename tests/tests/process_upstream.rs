@@ -93,6 +93,156 @@ fn what_must_not_be_kept_is_asked_for_again() {
     assert_eq!(get(&server, "private").status, 502, "it is not served when it is stale either");
 }
 
+/// How long a reply says that its value is fresh, all in all.
+fn max_age_s(reply: &Reply) -> u32 {
+    let words = reply.header("cache-control").expect("it says how long it is fresh");
+    let digits = words.trim_start_matches("max-age=").split(',').next().expect("a part");
+    digits.parse().expect("a number of seconds")
+}
+
+/// Fetches to which the server said that nothing has changed.
+fn unchanged(server: &Process, count: u64) {
+    until("a fetch is counted", || {
+        server.metric("pelton_origin_fetches_unchanged_total", "") == count
+    });
+}
+
+/// What is stale is never served, and is kept.
+const RETAINED: &str = "cache.stale_while_revalidate=0s";
+
+#[test]
+fn a_value_that_has_not_changed_is_not_sent_again() {
+    const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:38 GMT\r\n";
+    const TIME: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let origin = HttpOrigin::start();
+    let modified = format!("Last-Modified: {TIME}\r\n{DATE}");
+    for (key, line, condition) in [
+        ("tag", "ETag: \"1\"\r\n", "if-none-match: \"1\"".to_owned()),
+        ("weak", "ETag: W/\"1\"\r\n", "if-none-match: W/\"1\"".to_owned()),
+        ("time", &modified, format!("if-modified-since: {TIME}")),
+    ] {
+        origin.answer(key, 200, &format!("Cache-Control: max-age=0\r\n{line}"), "value");
+        origin.unchanged(key, &condition, "Cache-Control: max-age=60\r\n");
+    }
+    let (_fixture, server) = serve(&origin, &[RETAINED]);
+    for (key, condition) in
+        [("tag", "if-none-match: \"1\""), ("weak", "if-none-match: W/\"1\""), ("time", "")]
+    {
+        let first = get(&server, key);
+        assert_eq!(max_age_s(&first), 0, "{key}");
+        for _ in 0..3 {
+            let reply = get(&server, key);
+            assert_eq!((reply.status, reply.text()), (200, "value"), "{key}");
+            assert_eq!(reply.header("etag"), first.header("etag"), "{key}");
+            assert!(max_age_s(&reply) > 30, "{key}: by the words of the 304");
+        }
+        let conditions = origin.conditions(key);
+        assert_eq!((conditions.len(), &*conditions[0]), (2, ""), "{key}");
+        assert!(conditions[1].starts_with(condition), "{conditions:?}");
+    }
+    assert_eq!(requests(&server, "answered"), 6);
+    unchanged(&server, 3);
+    let (_, explained) = server.admin("/explain?key=tag");
+    assert!(explained.contains(r#""answer": "unchanged""#), "{explained}");
+    assert_eq!(server.metric("pelton_cache_stored_total", ""), 3, "no value came twice");
+}
+
+#[test]
+fn a_value_that_has_changed_comes_with_what_it_is_known_by_from_then_on() {
+    let origin = HttpOrigin::start();
+    let tagged = |tag: &str, value: &str| {
+        let lines = format!("Cache-Control: max-age=0\r\nETag: {tag}\r\n");
+        origin.answer("key", 200, &lines, value);
+    };
+    let (_fixture, server) = serve(&origin, &[RETAINED]);
+    for (tag, value) in [("\"1\"", "one"), ("\"2\"", "two"), ("*", "three"), ("\"4\"", "four")] {
+        tagged(tag, value);
+        assert_eq!(get(&server, "key").text(), value);
+    }
+    let conditions = ["", "if-none-match: \"1\"", "if-none-match: \"2\"", ""];
+    assert_eq!(origin.conditions("key"), conditions, "what is no tag is not sent");
+    // Where a 304 does not say how long it is good, that is as long as before.
+    origin.unchanged("key", "if-none-match: \"4\"", "");
+    assert_eq!(max_age_s(&get(&server, "key")), 0);
+    unchanged(&server, 1);
+}
+
+#[test]
+fn a_304_that_nobody_has_asked_for_is_a_fault_of_the_server() {
+    let origin = HttpOrigin::start();
+    origin.answer("unasked", 304, "", "");
+    origin.answer("other", 200, "Cache-Control: max-age=0\r\nETag: \"1\"\r\n", "value");
+    origin.unchanged("other", "if-none-match: \"1\"", "ETag: \"2\"\r\n");
+    let (_fixture, server) = serve(&origin, &[RETAINED, "cache.stale_if_error=1m"]);
+    assert_eq!(get(&server, "unasked").status, 502);
+    for _ in 0..3 {
+        assert_eq!(get(&server, "other").text(), "value");
+    }
+    assert_eq!(origin.conditions("other"), ["", "if-none-match: \"1\"", ""]);
+    assert_eq!(requests(&server, "failed"), 2);
+    assert_eq!(server.metric("pelton_origin_fetches_unchanged_total", ""), 0);
+}
+
+#[test]
+fn where_nothing_is_remembered_values_come_whole() {
+    let origin = HttpOrigin::start();
+    origin.answer("key", 200, "Cache-Control: max-age=0\r\nETag: \"1\"\r\n", "value");
+    let (_fixture, server) = serve(&origin, &[RETAINED, "upstream.validators_max=0"]);
+    for _ in 0..3 {
+        assert_eq!(get(&server, "key").text(), "value");
+    }
+    assert_eq!(origin.conditions("key"), [""; 3]);
+}
+
+#[test]
+fn what_the_server_says_of_stale_values_is_said_by_every_shard_and_of_every_copy() {
+    const KINDS: [(&str, &str, &str); 4] = [
+        ("usual", "max-age=600", "stale-while-revalidate=30"),
+        ("own", "max-age=600, stale-while-revalidate=7", "stale-while-revalidate=7"),
+        ("never", "max-age=600, must-revalidate", "must-revalidate"),
+        ("errors", "max-age=600, stale-while-revalidate=0, stale-if-error=9", ""),
+    ];
+    let origin = HttpOrigin::start();
+    let all = KINDS.iter().flat_map(|kind| (0..4).map(move |number| (kind, number)));
+    let keys: Vec<_> = all.map(|(kind, number)| (format!("{}-{number}", kind.0), kind)).collect();
+    for (key, (_, said, _)) in &keys {
+        origin.answer(key, 200, &format!("Cache-Control: {said}\r\n"), "value");
+    }
+    let (_fixture, server) = serve(&origin, &["server.shards=2"]);
+    let mut clients: Vec<_> = (0..8).map(|_| Client::new(server.connect())).collect();
+    for _ in 0..8 {
+        for client in &mut clients {
+            for (key, (.., words)) in &keys {
+                let reply = client.get(&format!("/lookup/{key}"));
+                let line = reply.header("cache-control").unwrap();
+                let beyond = line.split_once(", ").map_or("", |(_, beyond)| beyond);
+                assert_eq!(beyond, *words, "{key}: {line}");
+            }
+        }
+    }
+    for (metric, least) in [("pelton_remote_reads_total", 16), ("pelton_replica_hits_total", 64)] {
+        until("the counters are published", || server.metric(metric, "") >= least);
+    }
+}
+
+#[test]
+fn a_value_with_words_for_which_there_is_no_place_is_never_served_stale() {
+    let origin = HttpOrigin::start();
+    let (_fixture, server) = serve(&origin, &["server.shards=1"]);
+    let mut client = Client::new(server.connect());
+    let mut are_own = 0;
+    for number in 0..300 {
+        let (key, words) = (number.to_string(), format!("stale-while-revalidate={number}"));
+        origin.answer(&key, 200, &format!("Cache-Control: max-age=600, {words}\r\n"), "value");
+        let line =
+            client.get(&format!("/lookup/{key}")).header("cache-control").unwrap().to_owned();
+        let is_own = number == 0 || line.ends_with(&format!(", {words}"));
+        assert!(is_own || line.ends_with(", must-revalidate"), "{line}");
+        are_own += usize::from(is_own);
+    }
+    assert_eq!(are_own, 252, "and one place is for those that have said so");
+}
+
 #[test]
 fn while_the_server_is_down_what_is_stale_is_served_and_it_is_left_alone() {
     let origin = HttpOrigin::start();

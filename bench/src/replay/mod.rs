@@ -104,7 +104,7 @@ impl<D: FnMut() -> usize> Shards<D> {
 /// Answers what a shard has ordered.
 fn fetch<'a>(port: &mut OriginPort, value: impl Fn(&[u8]) -> &'a [u8]) {
     while let Some(order) = port.next_order() {
-        let Order::Fetch { flight, key } = order else { continue };
+        let Order::Fetch { flight, key, .. } = order else { continue };
         let body = value(key.as_bytes());
         let found = Found {
             value: body.into(),

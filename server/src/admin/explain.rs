@@ -197,6 +197,7 @@ fn fetch(facts: FetchFacts) -> FetchReport {
         FetchAnswer::Pending => "pending",
         FetchAnswer::Found => "found",
         FetchAnswer::Absent => "absent",
+        FetchAnswer::Unchanged => "unchanged",
         FetchAnswer::Failed(FetchFailure::Timeout) => "timeout",
         FetchAnswer::Failed(FetchFailure::Unavailable) => "unavailable",
         FetchAnswer::Failed(FetchFailure::TooLarge) => "too_large",

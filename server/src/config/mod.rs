@@ -158,6 +158,7 @@ parameters! {
     /// An HTTP server as the origin.
     upstream: Upstream {
         url: String, Text, r#""http://127.0.0.1:3000/{key}""#, "URL of a key's value: `{key}` stands for the key, percent-encoded.";
+        validators_max: u32, Count(0, 1 << 24), "65536", "Most values of which is remembered by what the server knows them again (`ETag`, `Last-Modified`): it is asked whether they have changed, and need not send them once more. 0: all are fetched whole.";
     }
     /// Redis as the origin.
     redis: Redis {

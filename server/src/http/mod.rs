@@ -45,7 +45,7 @@ pub use request::{
     WriteLimits,
 };
 pub use response::{
-    CONTENT_TYPE_SIZE_MAX, HeadPolicy, HeadTemplate, REPLY_HEAD_SIZE_MAX, Replies, Served, Source,
-    Term,
+    Beyond, CONTENT_TYPE_SIZE_MAX, HeadPolicy, HeadTemplate, REPLY_HEAD_SIZE_MAX, Replies, Served,
+    Source, Term,
 };
 pub use write::{Put, Write};

@@ -14,7 +14,9 @@
 //!
 //! A recipient takes `max-age` minus `Age` for what is left (RFC 9111 section 4.2), so `max-age`
 //! is the whole lifetime of the entry. What is left stands in Cache-Status (RFC 9211 section 2.4),
-//! below zero for a stale reply. An entry that never expires is sent as if just made.
+//! below zero for a stale reply. An entry that never expires is sent as if just made. A value whose
+//! origin or writer has said how long it may be served stale is sent with these words (RFC 5861),
+//! or where it never may, with `must-revalidate`.
 
 use super::date::{DATE_SIZE, Date};
 use super::etag::{self, ETAG_DIGITS};
@@ -63,6 +65,17 @@ pub enum Term {
     },
 }
 
+/// How long a value may be served beyond its freshness, as a reply says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// As the configuration says of all values.
+    AsConfigured,
+    /// So many seconds while it is fetched again.
+    For(u32),
+    /// Not at all.
+    Never,
+}
+
 /// Where a reply came from (RFC 9211).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -83,6 +96,8 @@ pub struct Served {
     pub etag: Etag,
     /// How long it lives.
     pub term: Term,
+    /// How long it may be served after that.
+    pub beyond: Beyond,
     /// Where it came from.
     pub source: Source,
 }
@@ -133,7 +148,7 @@ impl Replies {
         let etag_at = offset(writer.size + "ETag: \"".len());
         writer.etag(Etag::from_bits(0));
         let entry_at = offset(writer.size);
-        self.caching(&mut writer, Term::Ever, Source::Hit, self.policy.stale_while_revalidate_s);
+        self.caching(&mut writer, Term::Ever, Beyond::AsConfigured, Source::Hit);
         writer.put(b"Content-Length: ");
         let size = offset(writer.size);
         HeadTemplate { bytes, etag_at, entry_at, size }
@@ -154,6 +169,7 @@ impl Replies {
     ) -> usize {
         let out = room(out);
         let immortal_hit = served.term == Term::Ever
+            && served.beyond == Beyond::AsConfigured
             && served.source == Source::Hit
             && connection == Connection::Persistent;
         let size = usize::from(if immortal_hit { template.size } else { template.entry_at });
@@ -163,12 +179,7 @@ impl Replies {
         out[etag_at..etag_at + ETAG_DIGITS].copy_from_slice(&etag::digits(served.etag));
         let mut writer = Writer { out, size };
         if !immortal_hit {
-            self.caching(
-                &mut writer,
-                served.term,
-                served.source,
-                self.policy.stale_while_revalidate_s,
-            );
+            self.caching(&mut writer, served.term, served.beyond, served.source);
             writer.connection(connection);
             writer.put(b"Content-Length: ");
         }
@@ -184,7 +195,7 @@ impl Replies {
     pub fn not_modified(&self, out: &mut [u8], served: &Served, connection: Connection) -> usize {
         let mut writer = self.begin(room(out), "304 Not Modified");
         writer.etag(served.etag);
-        self.caching(&mut writer, served.term, served.source, self.policy.stale_while_revalidate_s);
+        self.caching(&mut writer, served.term, served.beyond, served.source);
         writer.connection(connection);
         writer.put(b"\r\n");
         writer.size
@@ -204,7 +215,7 @@ impl Replies {
     ) -> usize {
         let mut writer = self.begin(room(out), Refusal::NotFound.status());
         // An absence is not served beyond its time.
-        self.caching(&mut writer, term, source, 0);
+        self.caching(&mut writer, term, Beyond::For(0), source);
         writer.json(Refusal::NotFound.body().as_bytes(), head_only, connection)
     }
 
@@ -306,7 +317,7 @@ impl Replies {
     }
 
     /// Cache-Status, Cache-Control and Age.
-    fn caching(&self, writer: &mut Writer<'_>, term: Term, source: Source, stale_s: u32) {
+    fn caching(&self, writer: &mut Writer<'_>, term: Term, beyond: Beyond, source: Source) {
         let (lifetime_s, age_s) = match term {
             Term::Ever => (self.policy.max_age_s, 0),
             Term::Ends { lifetime_s, age_s } => (lifetime_s, age_s),
@@ -330,9 +341,16 @@ impl Replies {
         if self.policy.cache_control {
             writer.put(b"Cache-Control: max-age=");
             writer.number(u64::from(lifetime_s));
+            let stale_s = match beyond {
+                Beyond::AsConfigured => self.policy.stale_while_revalidate_s,
+                Beyond::For(stale_s) => stale_s,
+                Beyond::Never => 0,
+            };
             if stale_s > 0 {
                 writer.put(b", stale-while-revalidate=");
                 writer.number(u64::from(stale_s));
+            } else if beyond == Beyond::Never {
+                writer.put(b", must-revalidate");
             }
             writer.put(b"\r\n");
         }
@@ -423,8 +441,8 @@ impl Writer<'_> {
 #[cfg(test)]
 mod tests {
     use super::{
-        CONTENT_TYPE_SIZE_MAX, Connection, Etag, FetchFailure, HeadPolicy, REPLY_HEAD_SIZE_MAX,
-        Refusal, Replies, Served, Source, Term, WallSeconds,
+        Beyond, CONTENT_TYPE_SIZE_MAX, Connection, Etag, FetchFailure, HeadPolicy,
+        REPLY_HEAD_SIZE_MAX, Refusal, Replies, Served, Source, Term, WallSeconds,
     };
 
     const POLICY: HeadPolicy = HeadPolicy {
@@ -453,7 +471,7 @@ mod tests {
     }
 
     fn served(term: Term, source: Source) -> Served {
-        Served { etag: ETAG, term, source }
+        Served { etag: ETAG, term, beyond: Beyond::AsConfigured, source }
     }
 
     fn ends(lifetime_s: u32, age_s: u32) -> Term {
@@ -491,6 +509,29 @@ mod tests {
         ] {
             let head = found(POLICY, term, Source::Hit, Connection::Persistent);
             assert!(lines.iter().all(|line| head.contains(line)), "{head}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_sent_with_its_own_words_where_it_has_some() {
+        let replies = replies(POLICY);
+        let template = replies.template(b"text/plain");
+        for (beyond, words) in [
+            (Beyond::AsConfigured, "60, stale-while-revalidate=30"),
+            (Beyond::For(7), "60, stale-while-revalidate=7"),
+            (Beyond::For(0), "60"),
+            (Beyond::Never, "60, must-revalidate"),
+        ] {
+            for term in [Term::Ever, ends(60, 0)] {
+                let served = Served { beyond, ..served(term, Source::Hit) };
+                let [connection, ..] = CONNECTIONS;
+                let found = text(|out| replies.found(out, &template, &served, 153, connection));
+                let unchanged = text(|out| replies.not_modified(out, &served, connection));
+                for head in [found, unchanged] {
+                    let line = format!("\r\nCache-Control: max-age={words}\r\n");
+                    assert!(head.contains(&line), "{head}");
+                }
+            }
         }
     }
 

@@ -145,6 +145,8 @@ pub enum FetchAnswer {
     Found,
     /// The origin does not have the key.
     Absent,
+    /// The value that was in memory is still the one that the origin has.
+    Unchanged,
     /// The origin failed, or there was no room for what it said.
     Failed(FetchFailure),
 }

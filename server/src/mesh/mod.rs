@@ -39,7 +39,9 @@ pub use explain::{
 pub use leases::{LEASE, Leases, MARGIN, leases, leases_size};
 pub use link::{Delivery, OriginLink, OriginPort, origin_link};
 pub use loads::Loads;
-pub use origin::{ContentType, FlightId, Found, Held, Key, Landing, Lifetime, Order, Outcome};
+pub use origin::{
+    ContentType, FlightId, Found, Held, Key, Landing, Lifetime, Order, Outcome, Unchanged,
+};
 pub use owner::{OwnerHash, Owners};
 pub use page::{NoRecord, PAGE_ALIGN, Page, Record, record_size};
 pub use parcel::{Answer, Grant, LentId, Parcel, ReplyRef, Value};

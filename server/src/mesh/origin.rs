@@ -145,8 +145,9 @@ pub struct FlightId {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a box for the key would be allocated by a shard")]
 pub enum Order {
-    /// Fetch this key; answered by exactly one landing.
-    Fetch { flight: FlightId, key: Key },
+    /// Fetch this key, whose value with the tag `known` the shard has; answered by exactly one
+    /// landing.
+    Fetch { flight: FlightId, key: Key, known: Option<Etag> },
     /// A landed value that the shard has stored: its memory is freed by the plane.
     Spent(Found),
     /// Write this; answered by the same box.
@@ -175,8 +176,20 @@ pub enum Outcome {
     Found(Found),
     /// The origin does not have the key.
     Absent,
+    /// The value is still the one that was known when the origin was asked.
+    Unchanged(Unchanged),
     /// Neither a value nor a clear absence.
     Failed(FetchFailure),
+}
+
+impl From<Result<Option<Found>, FetchFailure>> for Outcome {
+    fn from(fetched: Result<Option<Found>, FetchFailure>) -> Self {
+        match fetched {
+            Ok(Some(found)) => Self::Found(found),
+            Ok(None) => Self::Absent,
+            Err(failure) => Self::Failed(failure),
+        }
+    }
 }
 
 /// A fetched value.
@@ -194,6 +207,17 @@ pub struct Found {
     pub stale: Stale,
     /// The room that it takes on its way.
     pub held: Held,
+}
+
+/// A value that the origin need not bring again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unchanged {
+    /// The tag by which it was known.
+    pub etag: Etag,
+    /// How long it is fresh from now on.
+    pub lifetime: Lifetime,
+    /// How long it may be served after that.
+    pub stale: Stale,
 }
 
 /// Room that a value takes on its way, or none; it comes back when this is dropped.

@@ -10,7 +10,7 @@
 
 use super::origin::ContentType;
 use crate::error::FetchFailure;
-use crate::http::{KEY_SIZE_MAX, Source, Term};
+use crate::http::{Beyond, KEY_SIZE_MAX, Source, Term};
 use shard_cache::hash::{Etag, KeyHash};
 
 /// Names a reply that a connection is owed: its place in the shard's table, and which life of it.
@@ -36,6 +36,8 @@ pub struct Value {
     pub content_type: ContentType,
     /// How long it lives.
     pub term: Term,
+    /// How long it may be served after that.
+    pub beyond: Beyond,
     /// Bytes of all of it; the parcel holds a piece of them.
     pub size: u32,
 }
@@ -253,7 +255,8 @@ mod tests {
 
     fn value(size: u32) -> Value {
         let (etag, content_type) = (Etag::from_bits(7), ContentType::JSON);
-        Value { etag, content_type, term: Term::Ever, size }
+        let (term, beyond) = (Term::Ever, Beyond::AsConfigured);
+        Value { etag, content_type, term, beyond, size }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::writer::{Asked, write_all};
 use super::{Fetch, Fetched, Origin, Room, Write, Writing};
 use crate::error::{FetchFailure, StartError};
 use crate::mesh::{Audit, Look, Written};
+use shard_cache::hash::Etag;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -91,6 +92,14 @@ impl Embedded {
         Ok(Self { store, questions, writes, room, threads })
     }
 
+    async fn read(&self, key: &[u8]) -> Fetched {
+        let (answer, answered) = oneshot::channel();
+        if !self.ask(Question::Get { key: key.into(), answer }) {
+            return Err(FetchFailure::Unavailable);
+        }
+        answered.await.unwrap_or(Err(FetchFailure::Unavailable))
+    }
+
     /// Asks without waiting for room: a full queue is an answer to new work.
     fn ask(&self, question: Question) -> bool {
         let questions = self.questions.as_ref().expect("present until it is dropped");
@@ -108,14 +117,8 @@ impl Origin for Embedded {
         format!("embedded store {}", self.store.path().display())
     }
 
-    fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
-        Box::pin(async move {
-            let (answer, answered) = oneshot::channel();
-            if !self.ask(Question::Get { key: key.into(), answer }) {
-                return Err(FetchFailure::Unavailable);
-            }
-            answered.await.unwrap_or(Err(FetchFailure::Unavailable))
-        })
+    fn fetch<'a>(&'a self, key: &'a [u8], _known: Option<Etag>) -> Fetch<'a> {
+        Box::pin(async move { self.read(key).await.into() })
     }
 
     fn write(&self, write: Write) -> Writing<'_> {
@@ -234,7 +237,6 @@ mod tests {
     use super::super::store::{StoreFailure, StoreOptions};
     use super::*;
     use crate::mesh::{Change, ContentType, Key, Lifetime, Precondition, Stale, Stored};
-    use shard_cache::hash::Etag;
     use std::time::Duration;
 
     fn store(folder: &std::path::Path) -> Store {
@@ -265,14 +267,14 @@ mod tests {
             Embedded::start(store(folder.path()), 8, 8, 100, Room::new(10)).expect("starts");
         block_on(async {
             assert!(embedded.ready().await);
-            let found = embedded.fetch(b"k").await.expect("read").expect("found");
+            let found = embedded.read(b"k").await.expect("read").expect("found");
             assert_eq!(&*found.value, b"value");
             assert_eq!(found.content_type.as_str(), "text/plain");
             assert_eq!(found.lifetime, Lifetime::For(Duration::from_secs(60)));
-            assert!(embedded.fetch(b"absent").await.expect("read").is_none());
-            let failure = embedded.fetch(b"large").await.expect_err("too large");
+            assert!(embedded.read(b"absent").await.expect("read").is_none());
+            let failure = embedded.read(b"large").await.expect_err("too large");
             assert_eq!(failure, FetchFailure::TooLarge);
-            let failure = embedded.fetch(b"damaged").await.expect_err("damaged");
+            let failure = embedded.read(b"damaged").await.expect_err("damaged");
             assert_eq!(failure, FetchFailure::Unavailable);
         });
     }
@@ -305,11 +307,11 @@ mod tests {
                     stale: Stale::default(),
                 };
                 assert_eq!(written, Written::Stored(stored));
-                let found = embedded.fetch(b"k").await.expect("read").expect("found");
+                let found = embedded.read(b"k").await.expect("read").expect("found");
                 assert_eq!((&*found.value, found.etag), (value, etag));
             }
             assert_eq!(embedded.write(write(Change::Delete, b"")).await, Written::Deleted);
-            assert!(embedded.fetch(b"k").await.expect("read").is_none());
+            assert!(embedded.read(b"k").await.expect("read").is_none());
         });
     }
 
@@ -319,7 +321,7 @@ mod tests {
         let room = Room::new(10);
         let embedded =
             Embedded::start(store(folder.path()), 8, 8, 100, room.clone()).expect("starts");
-        let fetch = async || embedded.fetch(b"k").await.expect("read").expect("found");
+        let fetch = async || embedded.read(b"k").await.expect("read").expect("found");
         block_on(async {
             // Two values of five bytes fill the room; a third one waits for it.
             let (first, second) = (fetch().await, fetch().await);
@@ -338,7 +340,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let embedded =
             Embedded::start(store(folder.path()), 8, 8, 100, Room::new(5)).expect("starts");
-        let held = block_on(embedded.fetch(b"k")).expect("read").expect("found");
+        let held = block_on(embedded.read(b"k")).expect("read").expect("found");
         let (answer, _waits) = oneshot::channel();
         assert!(embedded.ask(Question::Get { key: b"k"[..].into(), answer }));
         drop(embedded);

@@ -39,16 +39,20 @@ pub use tier::Tier;
 pub use upstream::Upstream;
 
 use crate::error::FetchFailure;
-use crate::mesh::{Audit, Change, Found, Key, OriginServer, Precondition, Upload, Written};
+use crate::mesh::{
+    Audit, Change, Found, Key, OriginServer, Outcome, Precondition, Upload, Written,
+};
+use shard_cache::hash::Etag;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-/// What a fetch resolves to: the value, a clear absence (`None`), or a failure.
-pub type Fetched = Result<Option<Found>, FetchFailure>;
+/// What an origin finds that is never told what is known: the value, a clear absence (`None`), or a
+/// failure.
+type Fetched = Result<Option<Found>, FetchFailure>;
 
 /// A fetch under way.
-pub type Fetch<'a> = Pin<Box<dyn Future<Output = Fetched> + 'a>>;
+pub type Fetch<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
 /// A write as an origin is given it. It owns its bytes: it may outlive the upload that brought it.
 #[derive(Debug)]
@@ -81,7 +85,10 @@ pub trait Origin {
     fn describe(&self) -> String;
 
     /// Fetches one key. The plane applies `origin.timeout` and `cache.value_size_max` around it.
-    fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a>;
+    ///
+    /// `known` is the tag of the value that is in memory, if there is one. An origin that knows
+    /// that this is still the one may say so ([`Outcome::Unchanged`]) and not bring it again.
+    fn fetch<'a>(&'a self, key: &'a [u8], known: Option<Etag>) -> Fetch<'a>;
 
     /// Does a write if its precondition holds; nothing comes between the two. What it answers is
     /// durable. The plane waits for `origin.timeout`, and lets what takes longer go on.

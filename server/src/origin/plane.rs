@@ -15,13 +15,13 @@ use super::writes::{Late, LateWrites, write};
 use super::{Changed, News, Origin, Room};
 use crate::error::{FetchFailure, StartError};
 use crate::mesh::{
-    Delivery, ExplainRequest, FORGETS_MAX, FlightId, Found, Key, Landing, Named, Order, OriginPort,
+    Delivery, ExplainRequest, FORGETS_MAX, FlightId, Key, Landing, Named, Order, OriginPort,
     Outcome, Owners, PurgeOrder, PurgeRequest, Purged, Sleep, Upload, Written,
 };
 use crate::metrics::SampleBoard;
 use crate::sys::eventfd::EventFd;
 use shard_cache::Force;
-use shard_cache::hash::KeyHasher;
+use shard_cache::hash::{Etag, KeyHasher};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -246,10 +246,11 @@ impl Plane {
 
     fn take(&mut self, index: usize, order: Order, asked: &mut JoinSet<Ended>) {
         match order {
-            Order::Fetch { flight, key } => {
+            Order::Fetch { flight, key, known } => {
                 let PlaneLimits { timeout, value_size_max, .. } = self.limits;
                 let (origin, key) = (self.origin.clone(), key.as_bytes().into());
-                asked.spawn_local(fetch(origin, timeout, value_size_max, index, flight, key));
+                let fetch = fetch(origin, timeout, value_size_max, index, flight, key, known);
+                asked.spawn_local(fetch);
             }
             Order::Spent(found) => drop(found),
             Order::Write(mut upload) if self.late.count() >= self.limits.late_writes_max => {
@@ -409,23 +410,20 @@ async fn fetch(
     index: usize,
     flight: FlightId,
     key: Box<[u8]>,
+    known: Option<Etag>,
 ) -> Ended {
-    let fetched = tokio::time::timeout(timeout, origin.fetch(&key)).await;
-    let outcome = match fetched {
-        Ok(Ok(Some(found))) => bounded(found, value_size_max),
-        Ok(Ok(None)) => Outcome::Absent,
-        Ok(Err(failure)) => Outcome::Failed(failure),
+    let outcome = match tokio::time::timeout(timeout, origin.fetch(&key, known)).await {
+        Ok(Outcome::Found(found)) if found.value.len() > value_size_max => {
+            Outcome::Failed(FetchFailure::TooLarge)
+        }
+        // It speaks of a value that nobody has told it of.
+        Ok(Outcome::Unchanged(unchanged)) if known != Some(unchanged.etag) => {
+            Outcome::Failed(FetchFailure::Unavailable)
+        }
+        Ok(outcome) => outcome,
         Err(_elapsed) => Outcome::Failed(FetchFailure::Timeout),
     };
     Ended::Fetch(index, Landing { flight, outcome })
-}
-
-/// A value, if it is not larger than the cache takes.
-fn bounded(found: Found, value_size_max: usize) -> Outcome {
-    if found.value.len() > value_size_max {
-        return Outcome::Failed(FetchFailure::TooLarge);
-    }
-    Outcome::Found(found)
 }
 
 /// The result of a task that cannot be cancelled and, since a panic ends the process, not panic.

@@ -9,7 +9,7 @@
 #![expect(clippy::disallowed_types, reason = "one thread: the origin is shared with its samples")]
 
 use super::Origin;
-use crate::mesh::{ExplainRequest, Explanation, Key, State};
+use crate::mesh::{ExplainRequest, Explanation, Key, Outcome, State};
 use crate::metrics::{SampleBoard, SampleCounters};
 use shard_cache::hash::Etag;
 use std::rc::Rc;
@@ -115,9 +115,13 @@ impl Looker {
 
     async fn look(&self, key: &Key) -> Seen {
         let Some(served) = self.served(key).await else { return Seen::Nothing };
-        let fetch = timeout(self.timeout, self.origin.fetch(key.as_bytes()));
-        let Ok(Ok(found)) = fetch.await else { return Seen::Unknown };
-        let there = found.map(|found| found.etag);
+        let fetch = timeout(self.timeout, self.origin.fetch(key.as_bytes(), None));
+        let there = match fetch.await {
+            Ok(Outcome::Found(found)) => Some(found.etag),
+            Ok(Outcome::Absent) => None,
+            // It was told of nothing that could be unchanged.
+            Ok(Outcome::Unchanged(_) | Outcome::Failed(_)) | Err(_) => return Seen::Unknown,
+        };
         // Where the owner has got another one meanwhile, it has heard of a change.
         if there == served || self.served(key).await != Some(served) {
             return Seen::Same;

@@ -10,9 +10,10 @@
 //! leave something older above, for `cache.ttl`.
 #![expect(clippy::disallowed_types, reason = "one thread: reads and writes share the levels")]
 
-use super::{Fetch, Fetched, News, Origin, Write, Writing};
+use super::{Fetch, News, Origin, Write, Writing};
 use crate::error::FetchFailure;
-use crate::mesh::{Change, Found, Key, Lifetime, OriginServer, Precondition, Written};
+use crate::mesh::{Change, Found, Key, Lifetime, OriginServer, Outcome, Precondition, Written};
+use shard_cache::hash::Etag;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -72,19 +73,20 @@ impl Tier {
         self.above.iter().map(|level| &*level.origin).chain([&*self.last])
     }
 
-    async fn read(&self, key: &[u8]) -> Fetched {
+    /// What is known is said to none of them: a level above that has nothing wants the value.
+    async fn read(&self, key: &[u8]) -> Outcome {
         let changes = self.changes.get();
         for (index, level) in self.above.iter().enumerate() {
             if let Some(found) = level.fetch(key, self.share).await {
                 self.fill(&self.above[..index], key, &found, changes).await;
-                return Ok(Some(found));
+                return Outcome::Found(found);
             }
         }
-        let found = self.last.fetch(key).await?;
-        if let Some(found) = &found {
+        let outcome = self.last.fetch(key, None).await;
+        if let Outcome::Found(found) = &outcome {
             self.fill(&self.above, key, found, changes).await;
         }
-        Ok(found)
+        outcome
     }
 
     /// Puts what was found into levels that have nothing, unless a write has come meanwhile.
@@ -160,7 +162,10 @@ impl Level {
         if is_doubtful && !self.settle(key, share).await {
             return None;
         }
-        timeout(share, self.origin.fetch(key)).await.ok()?.ok()?
+        match timeout(share, self.origin.fetch(key, None)).await {
+            Ok(Outcome::Found(found)) => Some(found),
+            Ok(Outcome::Absent | Outcome::Unchanged(_) | Outcome::Failed(_)) | Err(_) => None,
+        }
     }
 
     /// Deletes a key of which it may hold something older; whether that was done.
@@ -189,7 +194,7 @@ impl Origin for Tier {
         self.all().map(Origin::describe).collect::<Vec<_>>().join(", then ")
     }
 
-    fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
+    fn fetch<'a>(&'a self, key: &'a [u8], _known: Option<Etag>) -> Fetch<'a> {
         Box::pin(self.read(key))
     }
 
@@ -214,7 +219,6 @@ impl Origin for Tier {
 mod tests {
     use super::*;
     use crate::mesh::{ContentType, Held, Stale, Stored};
-    use shard_cache::hash::Etag;
     use std::collections::BTreeMap;
     use std::rc::Rc;
     use tokio::sync::Notify;
@@ -249,24 +253,25 @@ mod tests {
             "a store".to_owned()
         }
 
-        fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
+        fn fetch<'a>(&'a self, key: &'a [u8], _known: Option<Etag>) -> Fetch<'a> {
             Box::pin(async move {
                 self.0.reads.set(self.0.reads.get() + 1);
                 if self.0.is_down.get() {
-                    return Err(FetchFailure::Unavailable);
+                    return Outcome::Failed(FetchFailure::Unavailable);
                 }
                 let value = self.0.values.borrow().get(key).cloned();
                 if self.0.is_held.get() {
                     self.0.released.notified().await;
                 }
-                Ok(value.map(|value| Found {
+                let found = value.map(|value| Found {
                     etag: Etag::of("text/plain", &value),
                     content_type: ContentType::JSON,
                     lifetime: Lifetime::Default,
                     stale: Stale::default(),
                     held: Held::default(),
                     value,
-                }))
+                });
+                Ok(found).into()
             })
         }
 
@@ -309,8 +314,11 @@ mod tests {
     }
 
     async fn read(tier: &Tier, key: &str) -> Option<String> {
-        let found = tier.fetch(key.as_bytes()).await.expect("an answer");
-        found.map(|found| String::from_utf8(found.value.into()).expect("text"))
+        match tier.fetch(key.as_bytes(), None).await {
+            Outcome::Found(found) => Some(String::from_utf8(found.value.into()).expect("text")),
+            Outcome::Absent => None,
+            other @ (Outcome::Unchanged(_) | Outcome::Failed(_)) => panic!("no answer: {other:?}"),
+        }
     }
 
     fn change(key: &str, value: Option<&str>) -> Write {
@@ -337,10 +345,11 @@ mod tests {
         first.0.is_down.set(true);
         assert_eq!(read(&tier, "k").await.as_deref(), Some("1"));
         last.0.is_down.set(true);
-        assert!(matches!(tier.fetch(b"k").await, Err(FetchFailure::Unavailable)));
+        let failed = |outcome| matches!(outcome, Outcome::Failed(FetchFailure::Unavailable));
+        assert!(failed(tier.fetch(b"k", None).await));
         first.0.is_down.set(false);
         assert_eq!(read(&tier, "k").await.as_deref(), Some("1"), "it is enough that one has it");
-        assert!(tier.fetch(b"none").await.is_err(), "only the last knows what is not there");
+        assert!(failed(tier.fetch(b"none", None).await), "only the last knows what is not there");
     }
 
     #[tokio::test]

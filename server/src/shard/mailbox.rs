@@ -8,16 +8,17 @@ use super::flights::{Landed, Rush, Waiter};
 use super::replies::{Owed, Plain};
 use super::{STORE_PATIENCE, Shard, jitter};
 use crate::error::{CloseReason, FetchFailure};
-use crate::http::{Refusal, Source, Term};
+use crate::http::{Beyond, Refusal, Source, Term};
 use crate::mesh::{
-    Answer, ContentType, Delivery, FetchAnswer, FlightId, Found, Grant, Landing, Lifetime, Message,
-    Order, Outcome, Parcel, ReplyRef, Stale, Value, Why,
+    Answer, ContentType, Delivery, FetchAnswer, FlightId, Found, Grant, Key, Landing, Lifetime,
+    Message, Order, Outcome, Parcel, ReplyRef, Stale, Unchanged, Value, Why,
 };
 use crate::ring::Ring;
-use shard_cache::hash::Etag;
+use shard_cache::hash::{Etag, KeyHash};
 use shard_cache::time::Instant;
 use shard_cache::{
-    Entry, EntryRef, FreshFor, Freshness, Kind, NewValue, Pin, StaleWindows, StoreRefused,
+    Entry, EntryRef, FreshFor, Freshness, Kind, NewValue, Pin, Renewal, StaleWindows, Standing,
+    StoreRefused,
 };
 use std::time::Duration;
 
@@ -120,7 +121,7 @@ impl<R: Ring> Shard<R> {
         let owner = self.owners.of(parcel.hash, parcel.copied_key());
         if self.leases.epoch(owner, self.index) == grant.epoch {
             let content_type = self.content_types.intern(value.content_type, &self.heads);
-            let facts = (parcel.hash, value.etag, content_type);
+            let facts = (parcel.hash, value.etag, content_type, value.beyond);
             let key = parcel.copied_key();
             let is_kept = self.replicas.store(key, facts, grant, parcel.piece(), self.now);
             self.counters.replica_stored += u64::from(is_kept);
@@ -184,6 +185,7 @@ impl<R: Ring> Shard<R> {
                 etag: found.etag(),
                 content_type: self.content_types.name(found.kind().content_type),
                 term,
+                beyond: self.beyond(found.kind()),
                 size: u32::try_from(value.len()).expect("values are bounded"),
             };
             let is_whole = value.len() <= parcel.size_max();
@@ -225,6 +227,15 @@ impl<R: Ring> Shard<R> {
                 (self.kept(flight).map_or(Landed::Absent, Landed::Entry), FetchAnswer::Absent)
             }
             Outcome::Absent => (self.store_absent(flight), FetchAnswer::Absent),
+            Outcome::Unchanged(unchanged) => match self.renew(flight, unchanged) {
+                Some(pin) => (Landed::Entry(pin), FetchAnswer::Unchanged),
+                None => {
+                    self.stalled_since = None;
+                    let key = self.flights.key(flight).1.clone();
+                    self.ask(flight, key, None);
+                    return true;
+                }
+            },
             Outcome::Failed(failure) => (self.fail(flight, failure), FetchAnswer::Failed(failure)),
         };
         self.stalled_since = None;
@@ -256,6 +267,23 @@ impl<R: Ring> Shard<R> {
         Ok(self.cache.pin(entry))
     }
 
+    /// Renews the value that is still the one that the cache had when the origin was asked. None
+    /// where the cache has it no more, or another one: the origin is to be asked for what it has.
+    fn renew(&mut self, flight: FlightId, unchanged: Unchanged) -> Option<Pin> {
+        let Unchanged { etag, lifetime, stale } = unchanged;
+        let pin = if self.flights.is_void(flight) {
+            self.kept(flight)?
+        } else {
+            let fresh_for = self.left_of(self.fresh_for(lifetime), flight);
+            let renewal = Renewal { etag, windows: self.windows_of(stale), fresh_for };
+            let (hash, key) = self.flights.key(flight);
+            let entry = self.cache.renew(hash, key.as_bytes(), &renewal, self.now)?;
+            self.cache.pin(entry)
+        };
+        self.counters.fetches_unchanged += 1;
+        Some(pin)
+    }
+
     /// What the cache serves for the key of a void flight. Those who wait for the flight are given
     /// that: what was fetched may come of the next write, which is not applied yet, and who reads
     /// after them would be served what is older. Where there is nothing they are given what was
@@ -280,13 +308,17 @@ impl<R: Ring> Shard<R> {
         bytes: &'a [u8],
     ) -> NewValue<'a> {
         let content_type = self.content_types.intern(content_type, &self.heads);
-        let fresh_for = match lifetime {
+        let fresh_for = self.fresh_for(lifetime);
+        let kind = Kind { content_type, windows: self.windows_of(stale) };
+        NewValue { etag, kind, fresh_for, negative: false, bytes }
+    }
+
+    fn fresh_for(&self, lifetime: Lifetime) -> FreshFor {
+        match lifetime {
             Lifetime::Unlimited => FreshFor::Ever,
             Lifetime::Default => FreshFor::Ms(self.settings.ttl_ms),
             Lifetime::For(ttl) => FreshFor::Ms(u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX)),
-        };
-        let kind = Kind { content_type, windows: self.windows_of(stale) };
-        NewValue { etag, kind, fresh_for, negative: false, bytes }
+        }
     }
 
     /// The index of a value's stale windows: what its writer has not said is as configured.
@@ -300,7 +332,24 @@ impl<R: Ring> Shard<R> {
             while_revalidate_ms: or(stale.while_revalidate, configured.while_revalidate_ms),
             if_error_ms: or(stale.if_error, configured.if_error_ms),
         };
-        self.cache.windows_index(windows).unwrap_or(super::WINDOWS_VALUE)
+        self.cache.windows_index(windows).unwrap_or(super::WINDOWS_NEVER)
+    }
+
+    /// How long a value is served beyond its freshness, as a reply says it.
+    #[inline]
+    pub(super) fn beyond(&self, kind: Kind) -> Beyond {
+        match kind.windows {
+            super::WINDOWS_VALUE => Beyond::AsConfigured,
+            _ => self.own_beyond(kind),
+        }
+    }
+
+    #[cold]
+    fn own_beyond(&self, kind: Kind) -> Beyond {
+        match self.cache.windows(kind) {
+            StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 } => Beyond::Never,
+            windows => Beyond::For(windows.while_revalidate_ms / 1000),
+        }
     }
 
     /// What is left of the lifetime of what a fetch has brought, less some jitter. It began when
@@ -397,15 +446,31 @@ impl<R: Ring> Shard<R> {
 
     /// Asks the origin for the key of a flight that was begun just now.
     pub(super) fn order(&mut self, id: FlightId) {
-        self.counters.flights_led += 1;
         let (hash, key) = self.flights.key(id);
         let key = key.clone();
-        let asked = self.invalidate(hash);
         let why = self.why(hash, key.as_bytes());
         self.counters.fetches_early += u64::from(why == Why::Early);
         self.recent.begin(hash, id, self.now, why);
+        let known = self.known(hash, key.as_bytes());
+        self.ask(id, key, known);
+    }
+
+    /// The tag of the value that the cache has, however fresh: the origin may say that it is still
+    /// the one.
+    fn known(&self, hash: KeyHash, key: &[u8]) -> Option<Etag> {
+        let (at, standing) = self.cache.inspect(hash, key, self.now)?;
+        let entry = self.cache.entry(at);
+        let is_value = matches!(standing, Standing::Live(_)) && !entry.is_negative();
+        is_value.then(|| entry.etag())
+    }
+
+    /// Asks the origin for the key of a flight, of which it is told what the cache has.
+    fn ask(&mut self, id: FlightId, key: Key, known: Option<Etag>) {
+        self.counters.flights_led += 1;
+        let (hash, _) = self.flights.key(id);
+        let asked = self.invalidate(hash);
         self.flights.note_order(id, self.now, asked);
-        self.link.order(Order::Fetch { flight: id, key });
+        self.link.order(Order::Fetch { flight: id, key, known });
     }
 }
 

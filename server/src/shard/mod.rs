@@ -116,6 +116,9 @@ const PUBLISH_NS: u64 = 1_000_000;
 const WINDOWS_VALUE: u8 = 0;
 /// Index of the stale windows of negative entries: none.
 const WINDOWS_NEGATIVE: u8 = 1;
+/// Index of the stale windows of values that are never served stale, and of those for whose own
+/// windows there is no place.
+const WINDOWS_NEVER: u8 = 2;
 
 /// A listening socket of this shard.
 #[derive(Debug)]

@@ -136,14 +136,18 @@ impl Recent {
         let is_paused = memory.failures > 0 && now < memory.paused_until;
         match memory.fetch?.answer {
             FetchAnswer::Failed(failure) => is_paused.then_some(failure),
-            FetchAnswer::Pending | FetchAnswer::Found | FetchAnswer::Absent => None,
+            FetchAnswer::Pending
+            | FetchAnswer::Found
+            | FetchAnswer::Unchanged
+            | FetchAnswer::Absent => None,
         }
     }
 
     /// How long the last fetch took, if it brought a value.
     pub(super) fn fetch_us(&self, hash: KeyHash) -> Option<u32> {
         let fetch = self.get(hash)?.fetch?;
-        (fetch.answer == FetchAnswer::Found).then_some(fetch.took_us)
+        let is_value = matches!(fetch.answer, FetchAnswer::Found | FetchAnswer::Unchanged);
+        is_value.then_some(fetch.took_us)
     }
 
     /// Why a key without an entry has none.

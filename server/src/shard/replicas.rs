@@ -6,14 +6,14 @@
 //! again, who alone fetches. So copies never lead to a fetch, and a stale one is never served.
 //!
 //! ```text
-//! value of a copy   [ born at the owner, ms, 8 | value ]
+//! value of a copy   [ born at the owner, ms, 8 | served beyond its freshness, 4 | value ]
 //! ```
 //!
 //! Invariant: a copy's owner knows that this shard has it.
 
 use super::{Slice, WINDOWS_NEGATIVE};
-use crate::http::Term;
-use crate::limits::{BORN_SIZE_MAX, Limits, SEEN_SIZE};
+use crate::http::{Beyond, Term};
+use crate::limits::{COPY_FACTS_SIZE, Limits, SEEN_SIZE};
 use crate::mesh::Grant;
 use shard_cache::hash::{Etag, KeyHash, KeyHasher};
 use shard_cache::time::Instant;
@@ -24,9 +24,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes before the value of a copy.
-const BORN_SIZE: usize = size_of::<u64>();
+const FACTS_SIZE: usize = size_of::<u64>() + size_of::<u32>();
 
-const _: () = assert!(BORN_SIZE == BORN_SIZE_MAX as usize, "the layout allows for it");
+const _: () = assert!(FACTS_SIZE == COPY_FACTS_SIZE as usize, "the layout allows for it");
 const _: () = assert!(size_of::<u32>() == SEEN_SIZE, "the bill says so");
 
 /// The copies of one shard.
@@ -38,7 +38,7 @@ pub(super) struct Replicas {
     /// The keys that were read lately, by their hash: newer ones take the places of older ones.
     seen: Box<[u32]>,
     value_size_max: usize,
-    /// A value with its birth before it.
+    /// A value with what stands before it.
     scratch: Box<[u8]>,
 }
 
@@ -53,6 +53,8 @@ pub(super) struct Replica<'a> {
     born_ms: u64,
     /// Until when it is fresh, milliseconds; `None` if that never ends.
     fresh_until_ms: Option<u64>,
+    /// What its owner says of the time after that: here it is not served then.
+    pub(super) beyond: Beyond,
     /// The value.
     pub(super) value: &'a [u8],
 }
@@ -88,7 +90,7 @@ impl Replicas {
             segments_ready: segments_ready.unwrap_or_default(),
             seen: vec![0; limits.replica_seen_count as usize].into(),
             value_size_max,
-            scratch: vec![0; BORN_SIZE + value_size_max].into(),
+            scratch: vec![0; FACTS_SIZE + value_size_max].into(),
         }
     }
 
@@ -122,12 +124,14 @@ impl Replicas {
     pub(super) fn get(&self, entry: EntryRef) -> Replica<'_> {
         let cache = self.cache.as_ref().expect("a copy was found");
         let entry: Entry<'_> = cache.entry(entry);
-        let (born_ms, value) = entry.value().split_first_chunk().expect("a copy has its birth");
+        let (born_ms, rest) = entry.value().split_first_chunk().expect("a copy has its birth");
+        let (beyond, value) = rest.split_first_chunk().expect("and its time after that");
         Replica {
             etag: entry.etag(),
             content_type: entry.kind().content_type,
             born_ms: u64::from_le_bytes(*born_ms),
             fresh_until_ms: entry.fresh_until_ms(),
+            beyond: beyond_of(u32::from_le_bytes(*beyond)),
             value,
         }
     }
@@ -146,7 +150,7 @@ impl Replicas {
     pub(super) fn store(
         &mut self,
         key: &[u8],
-        (hash, etag, content_type): (KeyHash, Etag, u8),
+        (hash, etag, content_type, beyond): (KeyHash, Etag, u8, Beyond),
         grant: &Grant,
         value: &[u8],
         now: Instant,
@@ -161,9 +165,10 @@ impl Replicas {
         let (Some(cache), true) = (&mut self.cache, value.len() <= self.value_size_max) else {
             return false;
         };
-        let bytes = &mut self.scratch[..BORN_SIZE + value.len()];
-        bytes[..BORN_SIZE].copy_from_slice(&grant.born_ms.to_le_bytes());
-        bytes[BORN_SIZE..].copy_from_slice(value);
+        let bytes = &mut self.scratch[..FACTS_SIZE + value.len()];
+        bytes[..8].copy_from_slice(&grant.born_ms.to_le_bytes());
+        bytes[8..FACTS_SIZE].copy_from_slice(&number_of(beyond).to_le_bytes());
+        bytes[FACTS_SIZE..].copy_from_slice(value);
         let kind = Kind { content_type, windows: WINDOWS_NEGATIVE };
         let value = NewValue { etag, kind, fresh_for, negative: false, bytes };
         cache.store(hash, key, &value, now).is_ok()
@@ -196,5 +201,25 @@ impl Replicas {
     pub(super) fn size(&self) -> (u64, u64) {
         let statistics = self.cache.as_ref().map(Cache::statistics).unwrap_or_default();
         (statistics.entries, statistics.bytes)
+    }
+}
+
+/// What is no number of seconds: they are a week at most.
+const AS_CONFIGURED: u32 = u32::MAX;
+const NEVER: u32 = u32::MAX - 1;
+
+const fn number_of(beyond: Beyond) -> u32 {
+    match beyond {
+        Beyond::AsConfigured => AS_CONFIGURED,
+        Beyond::Never => NEVER,
+        Beyond::For(seconds) => seconds,
+    }
+}
+
+const fn beyond_of(number: u32) -> Beyond {
+    match number {
+        AS_CONFIGURED => Beyond::AsConfigured,
+        NEVER => Beyond::Never,
+        seconds => Beyond::For(seconds),
     }
 }

@@ -124,7 +124,7 @@ impl<R: Ring> Shard<R> {
             // The owner sees only what is remote: without this it would drop the hottest keys.
             self.peers.mention(owner, Message::Hit(hash));
         }
-        let Replica { etag, content_type, value, .. } = self.replicas.get(entry);
+        let Replica { etag, content_type, beyond, value, .. } = self.replicas.get(entry);
         let term = self.replicas.get(entry).term(self.now);
         let size = u32::try_from(value.len()).expect("a copy is small");
         if !self.can_write(slot, value.len()) {
@@ -132,12 +132,13 @@ impl<R: Ring> Shard<R> {
             let mut parcel = self.parcels.take().expect("parse has counted the parcels");
             let content_type = self.content_types.name(content_type);
             parcel.address(ReplyRef::NONE, hash, &[]);
-            parcel.fill(Value { etag, content_type, term, size }, Source::Hit, value, None);
+            let facts = Value { etag, content_type, term, beyond, size };
+            parcel.fill(facts, Source::Hit, value, None);
             self.owe(slot, ask, Owed::Parcel(parcel, 0));
             return;
         }
         let block = self.slots[slot].block;
-        let served = Served { etag, term, source: Source::Hit };
+        let served = Served { etag, term, beyond, source: Source::Hit };
         if !self.write_value_head(block, ask, &served, content_type, size) {
             let value = self.replicas.get(entry).value;
             self.output.append(block, |out| {
@@ -267,7 +268,8 @@ impl<R: Ring> Shard<R> {
         }
         count_value(&mut self.counters, term, source);
         let block = self.slots[index].block;
-        let served = Served { etag: found.etag(), term, source };
+        let beyond = self.beyond(found.kind());
+        let served = Served { etag: found.etag(), term, beyond, source };
         if ask.if_none_match.matches(served.etag) {
             self.counters.replies_not_modified += 1;
             let heads = &self.heads;
@@ -360,7 +362,8 @@ impl<R: Ring> Shard<R> {
             if !self.fits(index, 1) {
                 return Written::Part(Owed::Parcel(parcel, 0));
             }
-            let served = Served { etag: value.etag, term: value.term, source };
+            let Value { etag, term, beyond, .. } = value;
+            let served = Served { etag, term, beyond, source };
             let content_type = self.content_types.intern(value.content_type, &self.heads);
             let complete = self.write_value_head(block, ask, &served, content_type, value.size);
             if complete || value.size == 0 {

@@ -202,11 +202,10 @@ impl<R: Ring> Shard<R> {
     #[must_use]
     pub fn new(setup: Setup, ring: R) -> Self {
         let Setup { index, limits, settings, listeners, cache, .. } = setup;
-        let windows = windows(&settings);
         let heads = heads(&settings, index, setup.peers.count());
         let hasher = KeyHasher::new(settings.hash_key);
-        let (carries_count, carry_size) = (limits.carry_blocks_count, limits.carry_block_size);
-        let input = Input::new(ring.buffers_count(), carries_count, carry_size);
+        let segments_ready = Arc::clone(&cache.segments_ready);
+        let cache = new_cache(cache, hasher, &settings);
         Self {
             index,
             hasher,
@@ -230,12 +229,12 @@ impl<R: Ring> Shard<R> {
             sweep_cursor: 0,
             relief_bytes_left: 0,
             pumped: Vec::with_capacity(limits.pumps_per_turn_max as usize),
-            input,
+            input: new_input(&limits, &ring),
             requests: Requests::new(limits.requests_per_turn_max as usize),
             replies: Replies::new(limits.replies_max),
             output: Output::new(setup.output, limits.output_block_size),
-            cache: Cache::new(cache.layout, cache.memory, hasher, &windows),
-            segments_ready: cache.segments_ready,
+            cache,
+            segments_ready,
             content_types: ContentTypes::new(limits.content_types_max, &heads),
             heads,
             flights: Flights::new(&limits),
@@ -275,11 +274,18 @@ impl<R: Ring> Shard<R> {
     }
 }
 
-/// The stale windows of values, and of negative entries: none.
-fn windows(settings: &Settings) -> [StaleWindows; 2] {
-    let mut windows = [StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 }; 2];
+/// An empty cache, which has the stale windows that are configured, and none at all.
+fn new_cache(slice: Slice, hasher: KeyHasher, settings: &Settings) -> Cache<'static> {
+    let none = StaleWindows::default();
+    let mut windows = [none; 2];
     windows[usize::from(super::WINDOWS_VALUE)] = settings.windows;
-    windows
+    let mut cache = Cache::new(slice.layout, slice.memory, hasher, &windows);
+    assert_eq!(cache.windows_index(none), Some(super::WINDOWS_NEVER), "it is the first of its own");
+    cache
+}
+
+fn new_input(limits: &Limits, ring: &impl Ring) -> Input {
+    Input::new(ring.buffers_count(), limits.carry_blocks_count, limits.carry_block_size)
 }
 
 /// What renders the replies of the shard `index` of `count`.

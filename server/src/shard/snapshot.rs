@@ -4,7 +4,7 @@
 //! what was withdrawn meanwhile. For one that is read, entries of the page are put back. Nobody is
 //! made to wait for either.
 
-use super::{Shard, WINDOWS_VALUE};
+use super::{Shard, WINDOWS_NEVER, WINDOWS_VALUE};
 use crate::mesh::{Page, PageDone, PageJob, PageOutcome, Record};
 use crate::ring::Ring;
 use shard_cache::{Kind, NotRestored, STEP_ENTRIES_MAX, STEP_MOVED_BYTES_MAX, Walked};
@@ -102,8 +102,11 @@ impl<R: Ring> Shard<R> {
             let Ok(Record::Entry(saved, content_type)) = record else { continue };
             bytes += saved.value.len();
             let content_type = self.content_types.intern(content_type, &self.heads);
-            let windows = saved.windows.and_then(|windows| self.cache.windows_index(windows));
-            let kind = Kind { content_type, windows: windows.unwrap_or(WINDOWS_VALUE) };
+            let windows = match saved.windows {
+                None => WINDOWS_VALUE,
+                Some(own) => self.cache.windows_index(own).unwrap_or(WINDOWS_NEVER),
+            };
+            let kind = Kind { content_type, windows };
             let hash = self.hasher.hash(saved.key);
             let counters = &mut self.counters;
             *match self.cache.restore(hash, &saved, kind, self.now) {

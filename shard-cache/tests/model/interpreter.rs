@@ -8,9 +8,9 @@
 use shard_cache::hash::{Etag, KeyHasher};
 use shard_cache::time::Instant;
 use shard_cache::{
-    Cache, Force, FreshFor, Freshness, Hit, Kind, Layout, NewValue, Pin, Policy, Purge,
-    SEGMENT_SIZE, STEP_ENTRIES_MAX, STEP_MOVED_BYTES_MAX, StaleWindows, Standing, Statistics,
-    StoreRefused,
+    Cache, EntryRef, Force, FreshFor, Freshness, Hit, Kind, Layout, NewValue, Pin, Policy, Purge,
+    Renewal, SEGMENT_SIZE, STEP_ENTRIES_MAX, STEP_MOVED_BYTES_MAX, StaleWindows, Standing,
+    Statistics, StoreRefused,
 };
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub(crate) enum Operation {
     Store { key: u8, size: u32, fresh_for: FreshFor, negative: bool },
     Lookup { key: u8 },
     Remove { key: u8 },
-    Update { key: u8, fresh_for: FreshFor },
+    Renew { key: u8, fresh_for: FreshFor, windows: u8, is_it: bool },
     PinFound { key: u8 },
     Unpin { which: u8 },
     Spill { which: u8 },
@@ -67,7 +67,7 @@ impl Operation {
             140..=199 => Self::Step,
             200..=211 => Self::Wait { ms: u64::from(a) * 3 },
             212..=214 => Self::Spill { which: a },
-            215..=224 => Self::Update { key, fresh_for },
+            215..=224 => Self::Renew { key, fresh_for, windows: u8::from(a > 199), is_it: b > 39 },
             225..=231 => Self::Remove { key },
             232..=238 => Self::PinFound { key },
             239..=246 => Self::Unpin { which: a },
@@ -96,9 +96,11 @@ pub(crate) fn run<P: Policy>(bytes: &[u8], budget: usize, start_ms: u64) -> Stat
 /// What the model knows of the newest version of a key.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
+    etag: Etag,
     bytes: Vec<u8>,
     negative: bool,
-    /// When it was stored; a purge in the same millisecond may put it a little later.
+    windows: u8,
+    /// When it was stored or renewed; a purge in the same millisecond may put it a little later.
     pub(crate) born_ms: [u64; 2],
     fresh_for: FreshFor,
     /// When its freshness was ended, at the earliest and at the latest.
@@ -131,7 +133,7 @@ impl Version {
 
     /// What may be done with it, if it was born at its earliest or at its latest.
     fn freshness(&self, now_ms: u64) -> [Option<Freshness>; 2] {
-        let windows = WINDOWS[usize::from(self.negative)];
+        let windows = WINDOWS[usize::from(self.windows)];
         [0, 1].map(|bound| {
             let by_itself = match self.fresh_for {
                 FreshFor::Ms(ms) => self.born_ms[bound] + u64::from(ms.min(1 << 31)),
@@ -216,19 +218,17 @@ impl<'m, P: Policy> World<'m, P> {
         let [fill, seed @ ..] = self.stored.to_le_bytes();
         let mut bytes = vec![fill; size];
         bytes.iter_mut().zip(seed).for_each(|(byte, seed)| *byte = seed);
-        let value = NewValue {
-            etag: Etag::from_bits(self.stored),
-            kind: Kind { content_type: 5, windows: u8::from(negative) },
-            fresh_for,
-            negative,
-            bytes: &bytes,
-        };
+        let (etag, windows) = (Etag::from_bits(self.stored), u8::from(negative));
+        let kind = Kind { content_type: 5, windows };
+        let value = NewValue { etag, kind, fresh_for, negative, bytes: &bytes };
         match self.cache.store(self.hasher.hash(&name), &name, &value, self.now()) {
             Ok(entry) => {
                 assert_eq!(self.cache.entry(entry).value(), bytes);
                 self.stored += 1;
                 let born_ms = self.born_ms();
-                let version = Version { bytes, negative, born_ms, fresh_for, ended_ms: None };
+                let ended_ms = None;
+                let version =
+                    Version { etag, bytes, negative, windows, born_ms, fresh_for, ended_ms };
                 self.model.insert(name, version);
             }
             Err(refused) => assert_eq!(refused, StoreRefused::NoRoom),
@@ -249,7 +249,7 @@ impl<'m, P: Policy> World<'m, P> {
         );
         let entry = self.cache.entry(hit.entry);
         assert!(entry.value() == version.bytes, "the newest version is read");
-        assert_eq!(entry.key(), name);
+        assert_eq!((entry.key(), entry.etag()), (&*name, version.etag));
         assert_eq!(entry.is_negative(), version.negative);
         let ages_s = version.born_ms.map(|born_ms| self.now_ms.saturating_sub(born_ms) / 1000);
         assert!(ages_s.contains(&u64::from(entry.age_s(self.now()))));
@@ -291,7 +291,12 @@ impl<'m, P: Policy> World<'m, P> {
         pin
     }
 
-    fn purge(&mut self, what: Purge<'_>, force: Force, is_named: impl Fn(&[u8]) -> bool) {
+    pub(crate) fn purge(
+        &mut self,
+        what: Purge<'_>,
+        force: Force,
+        is_named: impl Fn(&[u8]) -> bool,
+    ) {
         if self.cache.purge(what, force, self.now()).is_err() {
             return;
         }
@@ -309,7 +314,7 @@ impl<'m, P: Policy> World<'m, P> {
         self.stamp_ms = self.stamp_ms.max(self.now_ms) + 1;
     }
 
-    fn end_freshness(&mut self, key: u8) {
+    pub(crate) fn end_freshness(&mut self, key: u8) {
         let name = name(key);
         let ended_ms = self.born_ms();
         if self.cache.end_freshness(self.hasher.hash(&name), &name, self.now())
@@ -317,6 +322,43 @@ impl<'m, P: Policy> World<'m, P> {
         {
             version.end(ended_ms);
         }
+    }
+
+    /// Renews what is there of a key, or asks for that of what has another tag.
+    pub(crate) fn try_renew(
+        &mut self,
+        key: u8,
+        fresh_for: FreshFor,
+        windows: u8,
+        is_it: bool,
+    ) -> Option<EntryRef> {
+        let (name, now) = (name(key), self.now());
+        let hash = self.hasher.hash(&name);
+        // That of what is purged as well.
+        let there = self.cache.inspect(hash, &name, now).filter(|_| is_it);
+        let etag = there.map_or(Etag::from_bits(u64::MAX), |(at, _)| self.cache.entry(at).etag());
+        let renewal = Renewal { etag, windows, fresh_for };
+        self.cache.renew(hash, &name, &renewal, now)
+    }
+
+    /// What has the tag is fresh anew where it lies, also what is dead and was not met yet; what is
+    /// purged stays so. Returns whether it is.
+    pub(crate) fn renew(&mut self, key: u8, fresh_for: FreshFor, windows: u8, is_it: bool) -> bool {
+        let (name, now, born_ms) = (name(key), self.now(), self.born_ms());
+        let hash = self.hasher.hash(&name);
+        let seen = self.cache.inspect(hash, &name, now);
+        let renewed = self.try_renew(key, fresh_for, windows, is_it);
+        let version = self.model.get_mut(&name).filter(|version| is_it && !version.negative);
+        let there = seen.filter(|(_, standing)| *standing != Standing::Purged).map(|(at, _)| at);
+        assert_eq!(renewed, there.filter(|_| version.is_some()), "{seen:?}");
+        if let (Some(_), Some(version)) = (renewed, version) {
+            (version.born_ms, version.fresh_for, version.ended_ms) = (born_ms, fresh_for, None);
+            version.windows = windows;
+        } else {
+            assert_eq!(self.cache.inspect(hash, &name, now), seen, "nothing was noted");
+        }
+        self.check_found(key);
+        renewed.is_some()
     }
 
     /// What is kept aside is found by nobody, and nothing else changes.
@@ -356,15 +398,8 @@ impl<'m, P: Policy> World<'m, P> {
                 self.model.remove(&name);
                 assert_eq!(self.lookup(key), None);
             }
-            Operation::Update { key, fresh_for } => {
-                if let Some(hit) = self.check_found(key)
-                    && self.cache.update(hit.entry, fresh_for, self.now())
-                {
-                    let born_ms = self.born_ms();
-                    let version = self.model.get_mut(&name(key)).expect("it was just found");
-                    (version.born_ms, version.fresh_for) = (born_ms, fresh_for);
-                    version.ended_ms = None;
-                }
+            Operation::Renew { key, fresh_for, windows, is_it } => {
+                self.renew(key, fresh_for, windows, is_it);
             }
             Operation::PinFound { key } => {
                 if self.pins.len() < PINS_MAX

@@ -217,11 +217,58 @@ fn an_entry_that_is_older_than_its_milliseconds_can_tell_takes_no_new_freshness(
     let mut world = World::new(&mut memory, 4 << 20, 5_000);
     world.store(1, 100, FreshFor::Ever, false);
     world.now_ms += u64::from(u32::MAX);
-    let hit = world.lookup(1).unwrap();
-    assert!(world.cache.update(hit.entry, FreshFor::Ever, world.now()));
+    assert!(world.try_renew(1, FreshFor::Ever, 0, true).is_some());
     world.now_ms += 1;
-    assert!(!world.cache.update(hit.entry, FreshFor::Ms(1), world.now()));
+    assert_eq!(world.try_renew(1, FreshFor::Ms(1), 0, true), None);
     assert_eq!(world.lookup(1).map(|hit| hit.freshness), Some(Freshness::Fresh));
+}
+
+#[test]
+fn what_is_renewed_lives_by_its_new_times_and_windows_wherever_it_was() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 8 << 20, 1_000);
+    world.store(1, 100, FreshFor::Ms(100), false);
+    let freshness = |world: &mut World<'_>, now_ms| {
+        world.now_ms = now_ms;
+        world.check_found(1).map(|hit| hit.freshness)
+    };
+    // Fresh until 1,100, stale until 1,400, retained until 2,000; then dead, and not yet met.
+    for at_ms in [1_050, 1_150, 1_500, 2_100] {
+        world.now_ms = at_ms;
+        assert!(world.renew(1, FreshFor::Ms(100), 0, true), "at {at_ms}");
+        assert_eq!(freshness(&mut world, at_ms + 99), Some(Freshness::Fresh), "at {at_ms}");
+        assert_eq!(freshness(&mut world, at_ms + 100), Some(Freshness::Stale), "at {at_ms}");
+    }
+    assert!(!world.renew(1, FreshFor::Ever, 0, false), "it is another version");
+    assert!(world.renew(1, FreshFor::Ms(100), 1, true));
+    assert_eq!(freshness(&mut world, 2_299), Some(Freshness::Fresh));
+    assert_eq!(freshness(&mut world, 2_300), None, "it has no stale windows any more");
+    assert!(!world.renew(1, FreshFor::Ever, 0, true), "it was met, and is gone");
+}
+
+#[test]
+fn a_purge_ends_what_was_renewed_before_it_and_not_what_is_renewed_after_it() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 8 << 20, 1_000);
+    for key in [1, 2] {
+        world.store(key, 100, FreshFor::Ever, false);
+        assert!(world.renew(key, FreshFor::Ever, 0, true));
+    }
+    // All within a millisecond.
+    let freshness = |world: &mut World<'_>, key| world.check_found(key).map(|hit| hit.freshness);
+    world.purge(Purge::Everything, Force::Soft, |_| true);
+    world.now_ms += 1;
+    assert_eq!(freshness(&mut world, 1), Some(Freshness::Stale));
+    assert!(world.renew(1, FreshFor::Ever, 0, true));
+    assert_eq!(freshness(&mut world, 1), Some(Freshness::Fresh));
+    world.end_freshness(1);
+    assert!(world.renew(1, FreshFor::Ever, 0, true));
+    world.now_ms += 1_000;
+    assert_eq!(freshness(&mut world, 1), Some(Freshness::Fresh));
+    assert_eq!(freshness(&mut world, 2), None, "it was not renewed");
+    world.purge(Purge::Everything, Force::Hard, |_| true);
+    assert!(!world.renew(1, FreshFor::Ever, 0, true), "it does not come back");
+    assert_eq!(freshness(&mut world, 1), None);
 }
 
 #[test]

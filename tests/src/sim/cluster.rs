@@ -152,10 +152,17 @@ mod tests {
     use super::*;
     use crate::prng::Prng;
     use crate::sim::faults::Faults;
-    use crate::sim::net::{Net, Read};
+    use crate::sim::net::{Net, Read, SocketId};
     use pelton::config::Config;
     use pelton::limits::Grant;
+    use pelton::mesh::{
+        ContentType, Delivery, FlightId, Found, Held, Key, Landing, Lifetime, Named, Order,
+        Outcome, PurgeOrder, Purged, Stale, Unchanged,
+    };
+    use shard_cache::Force;
+    use shard_cache::hash::Etag;
     use shard_cache::time::Instant;
+    use std::time::Duration;
 
     /// Lets the shard turn until then.
     fn turn_until(host: &Rc<RefCell<Host>>, place: &Place, until: Instant) {
@@ -245,5 +252,139 @@ mod tests {
         turn_until(&host, place, ms(11_000));
         assert_eq!(place.shard.borrow().counters().closed_header_timeout, 1);
         assert_eq!(place.shard.borrow().census().buffers_held, 0);
+    }
+    /// A value that has come with this lifetime.
+    fn found(lifetime: Lifetime) -> Outcome {
+        let (value, stale, held) = (b"1"[..].into(), Stale::default(), Held::default());
+        Outcome::Found(Found {
+            value,
+            content_type: ContentType::JSON,
+            etag: ETAG,
+            lifetime,
+            stale,
+            held,
+        })
+    }
+
+    const ETAG: Etag = Etag::from_bits(7);
+
+    /// A shard, its origin and a client that reads one key.
+    struct Play {
+        host: Rc<RefCell<Host>>,
+        cluster: Cluster,
+        socket: SocketId,
+        now_ms: u64,
+    }
+
+    impl Play {
+        fn begin() -> Self {
+            let (host, cluster) = world(|_| {}, 16);
+            let socket = host.borrow_mut().net.connect(0, [4096; 2]).unwrap();
+            Self { host, cluster, socket, now_ms: 0 }
+        }
+
+        fn wait(&mut self, ms_count: u64) {
+            self.now_ms += ms_count;
+            turn_until(&self.host, &self.cluster.places[0], ms(self.now_ms));
+        }
+
+        /// Reads the key; the reply, if there is one at once.
+        fn get(&mut self) -> String {
+            let request = b"GET /lookup/k HTTP/1.1\r\nHost: a\r\n\r\n";
+            let written = self.host.borrow_mut().net.write(self.socket, request);
+            assert_eq!(written, request.len());
+            self.wait(1);
+            self.reply()
+        }
+
+        fn reply(&mut self) -> String {
+            let mut reply = Vec::new();
+            self.host.borrow_mut().net.read(self.socket, 4096, &mut reply);
+            String::from_utf8(reply).unwrap()
+        }
+
+        fn deliver(&mut self, delivery: Delivery) {
+            self.cluster.ports[0].port.deliver(delivery);
+            self.host.borrow_mut().net.signal(self.cluster.ports[0].eventfd);
+            self.wait(1);
+        }
+
+        fn land(&mut self, flight: FlightId, outcome: Outcome) {
+            self.deliver(Delivery::Landing(Landing { flight, outcome }));
+        }
+
+        /// The next fetch that is ordered, and what the shard has.
+        fn ordered(&mut self) -> Option<(FlightId, Option<Etag>)> {
+            loop {
+                match self.cluster.ports[0].port.next_order()? {
+                    Order::Fetch { flight, known, .. } => return Some((flight, known)),
+                    Order::Spent(_)
+                    | Order::Write(_)
+                    | Order::Purged(_)
+                    | Order::Forgotten(_)
+                    | Order::Explained(_) => {}
+                }
+            }
+        }
+
+        fn purge(&mut self, force: Force) {
+            let named = Named::Key(Key::new(b"k").unwrap());
+            let order = PurgeOrder { named, force, outcome: Purged::Done };
+            self.deliver(Delivery::Purge(Box::new(order)));
+        }
+
+        /// The fetch of a value that is stale.
+        fn begin_refresh(&mut self) -> FlightId {
+            assert_eq!(self.get(), "");
+            let (flight, known) = self.ordered().unwrap();
+            assert_eq!(known, None);
+            self.land(flight, found(Lifetime::For(Duration::from_millis(50))));
+            assert!(self.reply().starts_with("HTTP/1.1 200"));
+            self.wait(100);
+            assert!(self.get().starts_with("HTTP/1.1 200"), "it is stale");
+            let (flight, known) = self.ordered().unwrap();
+            assert_eq!(known, Some(ETAG));
+            flight
+        }
+    }
+
+    fn unchanged() -> Outcome {
+        let (lifetime, stale) = (Lifetime::Default, Stale::default());
+        Outcome::Unchanged(Unchanged { etag: ETAG, lifetime, stale })
+    }
+
+    #[test]
+    fn a_value_that_is_unchanged_is_fresh_again_and_stored_once() {
+        let mut play = Play::begin();
+        let flight = play.begin_refresh();
+        play.land(flight, unchanged());
+        assert!(play.get().contains("\r\nAge: 0\r\n"));
+        assert_eq!(play.ordered(), None, "it is fresh");
+        play.cluster.places[0].shard.borrow_mut().turn();
+        let counters = play.cluster.places[0].shard.borrow().counters();
+        assert_eq!((counters.fetches_unchanged, counters.flights_led), (1, 2));
+    }
+
+    #[test]
+    fn what_was_said_to_be_unchanged_before_a_soft_purge_is_not_fresh_after_it() {
+        let mut play = Play::begin();
+        let flight = play.begin_refresh();
+        play.purge(Force::Soft);
+        play.land(flight, unchanged());
+        assert!(play.get().starts_with("HTTP/1.1 200"), "it may be served");
+        assert!(play.ordered().is_some(), "but it is asked for again");
+    }
+
+    #[test]
+    fn what_is_unchanged_and_was_purged_is_asked_for_once_more() {
+        let mut play = Play::begin();
+        let flight = play.begin_refresh();
+        assert!(play.get().starts_with("HTTP/1.1 200"));
+        play.purge(Force::Hard);
+        play.land(flight, unchanged());
+        assert_eq!((play.ordered(), play.ordered()), (Some((flight, None)), None));
+        play.land(flight, found(Lifetime::Default));
+        assert_eq!(play.get(), "", "it was fetched for those who had asked before the purge");
+        assert_eq!(play.ordered().map(|(_, known)| known), Some(None));
     }
 }

@@ -54,7 +54,7 @@ impl Explainer {
             (0..=model.newest(key)).any(|version| is_it(model.at(key, version)))
         };
         match fetch.map(|fetch| fetch.answer) {
-            Some(FetchAnswer::Found) => {
+            Some(FetchAnswer::Found | FetchAnswer::Unchanged) => {
                 assert!(had(|content| matches!(content, Content::Value(_))), "it was found");
             }
             Some(FetchAnswer::Absent) => {

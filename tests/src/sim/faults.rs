@@ -97,6 +97,8 @@ pub struct OriginFaults {
     pub short_lived: u32,
     /// The plane is not told what becomes of a write, per mille.
     pub write_unknown: u32,
+    /// A value that the shard has is not brought again, per mille: it is no fault.
+    pub unchanged: u32,
 }
 
 impl OriginFaults {
@@ -108,6 +110,7 @@ impl OriginFaults {
         oversized: 0,
         short_lived: 0,
         write_unknown: 0,
+        unchanged: 500,
     };
 
     /// Each kind is on `on` times in a thousand.
@@ -119,6 +122,7 @@ impl OriginFaults {
             oversized: some(prng, on, 100),
             short_lived: some(prng, on, 500),
             write_unknown: some(prng, on, 300),
+            unchanged: prng.pick(&[0, 500, 1000]),
         }
     }
 }

@@ -98,6 +98,8 @@ marks! {
     StalledForLong, "A shard was stalled in the middle of a turn for more than a second.";
     StalledInTurn, "A shard was stalled in the middle of a turn while others went on.";
     TurnEmpty, "A turn returned before its deadline without completions.";
+    UnchangedAskedAgain, "The origin said that a value is unchanged which its owner had no more, and was asked for it.";
+    UnchangedRenewed, "The origin said that a value is unchanged, and it was renewed where it lay.";
     UploadAwaited, "A request with a body waited for another to be answered.";
     WallBackwards, "The wall clock stepped back.";
     WallForwards, "The wall clock stepped forwards.";

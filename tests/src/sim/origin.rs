@@ -19,7 +19,7 @@ use pelton::error::FetchFailure;
 use pelton::mesh::{
     ContentType, Delivery, EXPLANATIONS_MAX, Explanation, FORGETS_MAX, FlightId, Found, Held, Key,
     Landing, Lifetime, Named, Order, OriginPort, Outcome, PurgeOrder, Purged, Sleep, Stale,
-    Written,
+    Unchanged, Written,
 };
 use pelton::ring::Fd;
 use shard_cache::Force;
@@ -73,6 +73,8 @@ pub struct Origin {
     /// It fails until then.
     down_until: Instant,
     fetches: Vec<Fetch>,
+    /// Fetches of values that were said to be unchanged: their shards may ask once more.
+    unsure: Vec<Fetch>,
     writes: OriginWrites,
     purging: Option<Purging>,
     explainer: Explainer,
@@ -90,6 +92,8 @@ struct Fetch {
     port: usize,
     flight: FlightId,
     key: KeyNumber,
+    /// The tag of the value that the shard has.
+    known: Option<Etag>,
     /// Read when the fetch began; a slow fetch may bring old news.
     version: Version,
     /// How many were begun before.
@@ -142,6 +146,7 @@ impl Origin {
             faults: options.origin_faults,
             down_until: Instant::ZERO,
             fetches: Vec::new(),
+            unsure: Vec::new(),
             writes,
             purging: None,
             explainer: Explainer::default(),
@@ -202,10 +207,10 @@ impl Origin {
         for port in 0..self.ports.len() {
             while let Some(order) = self.ports[port].port.next_order() {
                 match order {
-                    Order::Fetch { flight, key } => {
+                    Order::Fetch { flight, key, known } => {
                         let key = model.find(key.as_bytes());
                         let key = key.expect("shards ask for keys that clients asked for");
-                        self.begin(host, model, port, flight, key);
+                        self.begin(host, model, port, (flight, key, known));
                     }
                     Order::Spent(_) => {
                         assert!(self.values_out > 0, "a value comes back once");
@@ -231,25 +236,47 @@ impl Origin {
         host: &mut Host,
         model: &Model,
         port: usize,
-        flight: FlightId,
-        key: KeyNumber,
+        (flight, key, known): (FlightId, KeyNumber, Option<Etag>),
     ) {
         let is_told = self.ports[port].told.iter().any(|told| told.key == key);
+        let (mut number, mut validity) = (self.fetches_count, Validity::Valid);
+        if let Some(before) = self.asked_again(host, port, flight) {
+            assert_eq!((before.key, known), (key, None), "it is asked for what it has");
+            (number, validity) = (before.number, before.validity);
+        }
+        let is_again = number < self.fetches_count;
         for twin in self.fetches.iter_mut().filter(|fetch| fetch.key == key) {
+            if validity == Validity::Void || twin.validity == Validity::Void {
+                continue;
+            }
+            let are_valid = [twin.validity, validity] == [Validity::Valid; 2];
             assert!(
-                twin.validity != Validity::Valid || is_told && twin.port == port,
+                !are_valid || is_told && twin.port == port,
                 "key {key} is being fetched already: single flight"
             );
-            host.marks.hit_if(twin.validity != Validity::Void, Mark::WrittenInFlight);
-            twin.validity = Validity::Void;
+            host.marks.hit(Mark::WrittenInFlight);
+            // It is the one that was begun first.
+            *(if is_again { &mut validity } else { &mut twin.validity }) = Validity::Void;
         }
         let delay_ns = self.prng.below(self.faults.delay_ns_max + 1);
         let due = host.now() + Duration::from_nanos(delay_ns);
         let version = model.newest(key);
-        let (number, validity) = (self.fetches_count, Validity::Valid);
-        self.fetches.push(Fetch { due, port, flight, key, version, number, validity });
+        self.fetches.push(Fetch { due, port, flight, key, known, version, number, validity });
         self.fetches_count += 1;
         host.trace.note(host.now(), Who::Origin, "fetches (key)", [key.into(), 0]);
+    }
+
+    /// The fetch of this flight that was said to be unchanged, if its shard asks once more. Those
+    /// of earlier lives of its slot were taken as they were.
+    fn asked_again(&mut self, host: &mut Host, port: usize, flight: FlightId) -> Option<Fetch> {
+        let is_of = |fetch: &Fetch| fetch.port == port && fetch.flight.slot == flight.slot;
+        let place = self.unsure.iter().position(is_of)?;
+        let before = self.unsure.swap_remove(place);
+        let is_again = before.flight == flight;
+        let is_renewed = !is_again && before.validity == Validity::Valid;
+        host.marks.hit_if(is_again, Mark::UnchangedAskedAgain);
+        host.marks.hit_if(is_renewed, Mark::UnchangedRenewed);
+        is_again.then_some(before)
     }
 
     fn land_due(&mut self, host: &mut Host, model: &Model) {
@@ -264,8 +291,10 @@ impl Origin {
             let index = due.nth(nth).expect("so many are due");
             let fetch = self.fetches.swap_remove(index);
             let outcome = self.outcome(host, model, &fetch);
+            let is_unsure = matches!(outcome, Outcome::Unchanged(_));
             let landing = Landing { flight: fetch.flight, outcome };
             self.ports[fetch.port].deliver(host, Delivery::Landing(landing));
+            self.unsure.extend(is_unsure.then_some(fetch));
         }
     }
 
@@ -337,10 +366,9 @@ impl Origin {
         let place = forgets.iter().position(|(told, _)| *told == key);
         let place = place.expect("a key is dropped as often as it is told of");
         let (_, version) = forgets.remove(place).expect("it is there");
-        for fetch in self.fetches.iter_mut().filter(|fetch| fetch.key == key) {
-            fetch.validity = Validity::Void;
-            host.marks.hit(Mark::ForgottenInFlight);
-        }
+        void(&mut self.unsure, |fetch| fetch.key == key);
+        let count = void(&mut self.fetches, |fetch| fetch.key == key);
+        host.marks.hit_if(count > 0, Mark::ForgottenInFlight);
         model.forget_before(key, version, host.now());
     }
 
@@ -351,7 +379,8 @@ impl Origin {
             let taken = port.delivered - (port.room - port.port.room());
             while let Some(told) = port.told.pop_front_if(|told| told.delivered <= taken) {
                 let is_of = |fetch: &&mut Fetch| fetch.key == told.key && fetch.port == index;
-                for fetch in self.fetches.iter_mut().filter(is_of) {
+                let fetches = self.fetches.iter_mut().chain(&mut self.unsure);
+                for fetch in fetches.filter(is_of) {
                     if fetch.number < told.fetches_count {
                         fetch.validity = Validity::Void;
                     } else if fetch.validity == Validity::Valid {
@@ -411,11 +440,10 @@ impl Origin {
         if order.outcome == Purged::Refused {
             purging.order.outcome = Purged::Refused;
         } else {
-            let is_of = |fetch: &&mut Fetch| fetch.port == port && is_named(fetch.key);
-            for fetch in self.fetches.iter_mut().filter(is_of) {
-                fetch.validity = Validity::Void;
-                host.marks.hit(Mark::PurgedInFlight);
-            }
+            let is_of = |fetch: &Fetch| fetch.port == port && is_named(fetch.key);
+            void(&mut self.unsure, is_of);
+            let count = void(&mut self.fetches, is_of);
+            host.marks.hit_if(count > 0, Mark::PurgedInFlight);
         }
         purging.waiting -= 1;
         if purging.waiting > 0 {
@@ -464,6 +492,14 @@ impl Origin {
             Content::Value(_) if self.prng.chance(self.faults.oversized) => {
                 self.oversized(host, key)
             }
+            Content::Value(_) if self.is_unchanged(model, fetch) => {
+                note(host, "is unchanged (key, version)");
+                let (etag, lifetime) = (fetch.known.expect("asked for"), self.lifetime(host));
+                let none = Some(Duration::ZERO);
+                let never = Stale { while_revalidate: none, if_error: none };
+                let stale = self.prng.pick(&[Stale::default(), Stale::default(), never]);
+                Outcome::Unchanged(Unchanged { etag, lifetime, stale })
+            }
             Content::Value(edition) => {
                 note(host, "lands (key, version)");
                 host.marks.hit_if(fetch.version < model.newest(key), Mark::OldNewsLanded);
@@ -471,6 +507,13 @@ impl Origin {
                 self.found(host, content_type, model.value(key, edition))
             }
         }
+    }
+
+    /// Whether it says of the value that the shard has that it is still the one.
+    fn is_unchanged(&mut self, model: &Model, fetch: &Fetch) -> bool {
+        let tag = model.tag(fetch.key, model.at(fetch.key, fetch.version));
+        let is_it = fetch.known.is_some_and(|known| tag == Some(known.bits()));
+        is_it && self.prng.chance(self.faults.unchanged)
     }
 
     /// Whether the origin is down. Now and then it goes down for a while.
@@ -493,14 +536,17 @@ impl Origin {
         self.found(host, ContentType::JSON, value.into_boxed_slice())
     }
 
-    fn found(&mut self, host: &mut Host, content_type: ContentType, value: Box<[u8]>) -> Outcome {
+    fn lifetime(&mut self, host: &mut Host) -> Lifetime {
         let short_lived = self.prng.chance(self.faults.short_lived);
         host.marks.hit_if(short_lived, Mark::ShortLivedLanded);
-        let lifetime = if short_lived {
-            Lifetime::For(Duration::from_millis(self.prng.range(0, self.ttl_ms.into())))
-        } else {
-            self.lifetime
-        };
+        match short_lived {
+            true => Lifetime::For(Duration::from_millis(self.prng.range(0, self.ttl_ms.into()))),
+            false => self.lifetime,
+        }
+    }
+
+    fn found(&mut self, host: &mut Host, content_type: ContentType, value: Box<[u8]>) -> Outcome {
+        let lifetime = self.lifetime(host);
         self.values_out += 1;
         Outcome::Found(Found {
             etag: Etag::of(content_type.as_str(), &value),
@@ -530,6 +576,12 @@ impl Port {
             host.net.signal(self.eventfd);
         }
     }
+}
+
+/// Another fetch of the same key may be under way. Returns how many there are.
+fn void(fetches: &mut [Fetch], is_it: impl Fn(&Fetch) -> bool) -> usize {
+    let those = fetches.iter_mut().filter(|fetch| is_it(fetch));
+    those.map(|fetch| fetch.validity = Validity::Void).count()
 }
 
 /// The content type of a value, which says whether somebody has found JSON in it.

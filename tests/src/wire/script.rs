@@ -258,7 +258,7 @@ impl Script {
                     Command::Hold(_)
                         | Command::Advance(_)
                         | Command::Silent(_)
-                        | Command::Source(_, Source::Failing | Source::Late)
+                        | Command::Source(_, Source::Failing | Source::Late | Source::Keeps(_))
                 )
         })
     }
@@ -294,13 +294,14 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
-/// `KEY has VALUE`, `KEY absent`, `KEY failing`, `KEY late`, `hold`, `release`.
+/// `KEY has VALUE`, `KEY keeps VALUE`, `KEY absent`, `KEY failing`, `KEY late`, `hold`, `release`.
 fn origin(text: &str) -> Result<Command, String> {
     let (key, rest) = split(text);
     let source = match (key, split(rest)) {
         ("hold", ("", _)) => return Ok(Command::Hold(true)),
         ("release", ("", _)) => return Ok(Command::Hold(false)),
         (_, ("has", text)) if !text.is_empty() => Source::Has(value(text)),
+        (_, ("keeps", text)) if !text.is_empty() => Source::Keeps(value(text)),
         (_, ("absent", "")) => Source::Absent,
         (_, ("failing", "")) => Source::Failing,
         (_, ("late", "")) => Source::Late,

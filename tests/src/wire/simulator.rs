@@ -15,7 +15,7 @@ use pelton::error::FetchFailure;
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{
     ContentType, Control, Delivery, FlightId, Found, Held, Landing, Lifetime, Order, Outcome,
-    Stale, StoragePort, Upload,
+    Stale, StoragePort, Unchanged, Upload,
 };
 use pelton::metrics::{Class, TABLE};
 use pelton::shard::{Flow, Settings};
@@ -62,6 +62,8 @@ pub(super) struct Fetch {
     shard: usize,
     flight: FlightId,
     pub(super) key: Vec<u8>,
+    /// What the cache has.
+    known: Option<Etag>,
     /// What the origin had when it was read, if that was before the fetch lands.
     pub(super) read: Option<Source>,
 }
@@ -173,9 +175,9 @@ impl SimulatorStage {
         for (index, port) in self.cluster.ports.iter_mut().enumerate() {
             while let Some(order) = port.port.next_order() {
                 match order {
-                    Order::Fetch { flight, key } => {
+                    Order::Fetch { flight, key, known } => {
                         let key = key.as_bytes().to_vec();
-                        self.fetches.push(Fetch { shard: index, flight, key, read: None });
+                        self.fetches.push(Fetch { shard: index, flight, key, known, read: None });
                     }
                     Order::Write(upload) => self.writes.push((index, upload)),
                     Order::Purged(_) | Order::Forgotten(_) => self.told -= 1,
@@ -199,9 +201,9 @@ impl SimulatorStage {
 
     /// Answers a fetch.
     pub(super) fn land(&mut self, fetch: Fetch) {
-        let Fetch { shard, flight, key, read } = fetch;
+        let Fetch { shard, flight, key, known, read } = fetch;
         let now = || self.sources.get(&key).unwrap_or(&Source::Absent);
-        let outcome = outcome(read.as_ref().unwrap_or_else(now));
+        let outcome = outcome(read.as_ref().unwrap_or_else(now), known);
         self.deliver(shard, Delivery::Landing(Landing { flight, outcome }));
     }
 
@@ -257,13 +259,18 @@ impl SimulatorStage {
     }
 }
 
-fn outcome(source: &Source) -> Outcome {
+fn outcome(source: &Source, known: Option<Etag>) -> Outcome {
+    let etag = |value: &[u8]| Etag::of(ContentType::JSON.as_str(), value);
+    let (lifetime, stale) = (Lifetime::Default, Stale::default());
     match source {
-        Source::Has(value) => Outcome::Found(Found {
-            etag: Etag::of(ContentType::JSON.as_str(), value),
+        Source::Keeps(value) if known == Some(etag(value)) => {
+            Outcome::Unchanged(Unchanged { etag: etag(value), lifetime, stale })
+        }
+        Source::Has(value) | Source::Keeps(value) => Outcome::Found(Found {
+            etag: etag(value),
             content_type: writes::content_type(ContentType::JSON, value),
-            lifetime: Lifetime::Default,
-            stale: Stale::default(),
+            lifetime,
+            stale,
             held: Held::default(),
             value: value.clone().into_boxed_slice(),
         }),

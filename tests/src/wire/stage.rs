@@ -18,6 +18,8 @@ pub enum Received {
 pub enum Source {
     /// This value.
     Has(Vec<u8>),
+    /// This value, of which it says that it is unchanged where the server has it.
+    Keeps(Vec<u8>),
     /// No value.
     Absent,
     /// Fetches fail at once.

@@ -21,7 +21,9 @@ pub(super) fn write(sources: &mut BTreeMap<Vec<u8>, Source>, upload: &Upload) ->
     let current = match sources.get(key) {
         Some(Source::Failing) => return Written::Failed(FetchFailure::Unavailable),
         Some(Source::Late) => return Written::Unknown,
-        Some(Source::Has(value)) => Some(Etag::of(ContentType::JSON.as_str(), value)),
+        Some(Source::Has(value) | Source::Keeps(value)) => {
+            Some(Etag::of(ContentType::JSON.as_str(), value))
+        }
         Some(Source::Absent) | None => None,
     };
     if !upload.precondition.holds(current) {

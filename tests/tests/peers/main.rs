@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "peers run on threads of their own")]
 #![expect(clippy::tests_outside_test_module, reason = "an integration test")]
 
+mod certificate;
 mod chain;
 mod clients;
 mod connections;
@@ -18,6 +19,7 @@ mod redis;
 mod redis_history;
 mod redis_server;
 mod shards;
+mod upstream;
 
 use std::process::Command;
 

@@ -53,7 +53,14 @@ impl Proxy {
         Self::run(kind, folder, address, &text, options)
     }
 
-    fn run(kind: Kind, folder: TempDir, address: SocketAddr, text: &str, options: &[&str]) -> Self {
+    /// Starts one with this text, in a folder of its own.
+    pub(crate) fn run(
+        kind: Kind,
+        folder: TempDir,
+        address: SocketAddr,
+        text: &str,
+        options: &[&str],
+    ) -> Self {
         let file = folder.path().join("proxy.conf");
         fs::write(&file, text).unwrap();
         let mut command = match kind {
@@ -92,7 +99,8 @@ impl Drop for Proxy {
     }
 }
 
-fn free_address() -> SocketAddr {
+/// An address on which nobody listens.
+pub(crate) fn free_address() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, free_ports(1)).into()
 }
 

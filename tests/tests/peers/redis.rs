@@ -1,6 +1,6 @@
 //! Redis as the origin: real servers, alone, with a replica, and as a cluster.
 
-use crate::program;
+use crate::certificate::Certificate;
 use crate::redis_server::RedisServer;
 use pelton_tests::fixture::Fixture;
 use pelton_tests::http::{Client, Reply};
@@ -258,15 +258,8 @@ fn a_cluster_is_read_and_written_and_outlives_a_primary() {
 fn tls_a_user_and_his_password_are_used_and_not_shown() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let (key, certificate) = (path("key.pem"), path("cert.pem"));
-    let made = program("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
-        .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE"])
-        .args(["-keyout", &key, "-out", &certificate])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
+    let own = Certificate::make(folder.path());
+    let (key, certificate) = (own.key.display(), own.certificate.display());
     let tls_port = pelton_tests::process::free_ports(1);
     let redis = RedisServer::start(&[
         &format!("tls-port {tls_port}"),
@@ -281,8 +274,7 @@ fn tls_a_user_and_his_password_are_used_and_not_shown() {
     std::fs::write(path("password"), "the-password\n").unwrap();
     let urls = format!("redis.urls=rediss://reader@localhost:{tls_port}");
     let password = format!("redis.password_file={}", path("password"));
-    let trusted = format!("origin.tls_ca={certificate}");
-    let pelton = Pelton::start_at(&urls, &[&password, &trusted]);
+    let pelton = Pelton::start_at(&urls, &[&password, &own.setting()]);
     until("it is connected", || pelton.is("a", "1"));
     for page in ["/config", "/stats"] {
         let (status, text) = pelton.process.admin(page);

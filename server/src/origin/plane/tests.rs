@@ -5,8 +5,8 @@ mod samples;
 use super::super::{Fetch, Teller, Write, Writing, news};
 use super::*;
 use crate::mesh::{
-    Change, ContentType, EXPLANATIONS_MAX, Explanation, Held, Lifetime, OriginLink, OwnerHash,
-    ReplyRef, Stale, Stored, origin_link,
+    Change, ContentType, EXPLANATIONS_MAX, Explanation, Found, Held, Lifetime, OriginLink,
+    OwnerHash, ReplyRef, Stale, Stored, Unchanged, origin_link,
 };
 use crate::sys::eventfd;
 use shard_cache::hash::{Etag, KeyHash};
@@ -32,18 +32,19 @@ impl Origin for Scripted {
         "scripted".to_owned()
     }
 
-    fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
+    fn fetch<'a>(&'a self, key: &'a [u8], _known: Option<Etag>) -> Fetch<'a> {
         Box::pin(async move {
             match key[0] {
-                b'a' => Ok(None),
+                b'a' => Outcome::Absent,
                 b'h' => std::future::pending().await,
-                b'l' => Ok(Some(found(vec![0; 11]))),
-                b'u' => Err(FetchFailure::Unavailable),
+                b'l' => Outcome::Found(found(vec![0; 11])),
+                b's' => Outcome::Unchanged(UNCHANGED),
+                b'u' => Outcome::Failed(FetchFailure::Unavailable),
                 b'w' => {
                     self.released.notified().await;
-                    Ok(Some(found(b"late".to_vec())))
+                    Outcome::Found(found(b"late".to_vec()))
                 }
-                _ => Ok(Some(found(key.to_vec()))),
+                _ => Outcome::Found(found(key.to_vec())),
             }
         })
     }
@@ -75,6 +76,12 @@ const STORED: Written = Written::Stored(Stored {
     stale: Stale { while_revalidate: None, if_error: None },
 });
 
+const UNCHANGED: Unchanged = Unchanged {
+    etag: Etag::from_bits(2),
+    lifetime: Lifetime::Default,
+    stale: Stale { while_revalidate: None, if_error: None },
+};
+
 fn found(value: Vec<u8>) -> Found {
     Found {
         value: value.into(),
@@ -91,7 +98,9 @@ const UPLOADS_COUNT: usize = 4;
 
 fn order(slot: u32, key: &str) -> Order {
     let key = Key::new(key.as_bytes()).expect("short");
-    Order::Fetch { flight: FlightId { slot, generation: 7 }, key }
+    // Who asks has what the origin says is unchanged, or something else.
+    let known = key.as_bytes().ends_with(b"-known").then_some(UNCHANGED.etag);
+    Order::Fetch { flight: FlightId { slot, generation: 7 }, key, known }
 }
 
 /// The shards' side of a plane that runs.
@@ -274,7 +283,7 @@ fn the_owner_of_a_key_explains_it_and_few_explanations_are_under_way() {
 
 #[test]
 fn every_outcome_of_a_fetch_becomes_one_landing() {
-    let keys = ["absent", "hang", "large", "unavailable", "value"];
+    let keys = ["absent", "hang", "large", "same", "same-known", "unavailable", "value"];
     let orders = (0..).zip(keys.map(str::to_owned)).collect();
     let [mut landings, _] = fetch_all([orders, Vec::new()]);
     landings.sort_by_key(|landing| landing.flight.slot);
@@ -283,10 +292,14 @@ fn every_outcome_of_a_fetch_becomes_one_landing() {
         .map(|landing| match &landing.outcome {
             Outcome::Found(found) => format!("{:?}", found.value.escape_ascii().to_string()),
             Outcome::Absent => "absent".to_owned(),
+            Outcome::Unchanged(unchanged) => format!("unchanged {:?}", unchanged.etag.bits()),
             Outcome::Failed(failure) => format!("{failure:?}"),
         })
         .collect();
-    assert_eq!(seen, ["absent", "Timeout", "TooLarge", "Unavailable", "\"value\""]);
+    let same = ["Unavailable", "unchanged 2"];
+    assert_eq!(seen[..3], ["absent", "Timeout", "TooLarge"]);
+    assert_eq!(seen[3..5], same, "an origin that was told of nothing knows of nothing unchanged");
+    assert_eq!(seen[5..], ["Unavailable", "\"value\""]);
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::mesh::OriginServer;
 use crate::origin::secret::password;
 use partition::Partition;
 use server::Server;
+use shard_cache::hash::Etag;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -83,8 +84,8 @@ impl Origin for Postgres {
         Some(self.partition(key).report())
     }
 
-    fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
-        Box::pin(self.partition(key).fetch(key))
+    fn fetch<'a>(&'a self, key: &'a [u8], _known: Option<Etag>) -> Fetch<'a> {
+        Box::pin(async move { self.partition(key).fetch(key).await.into() })
     }
 
     fn write(&self, write: Write) -> Writing<'_> {

@@ -146,8 +146,8 @@ impl Origin for Redis {
         self.topology.describe()
     }
 
-    fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
-        Box::pin(self.read(key))
+    fn fetch<'a>(&'a self, key: &'a [u8], _known: Option<Etag>) -> Fetch<'a> {
+        Box::pin(async move { self.read(key).await.into() })
     }
 
     fn write(&self, write: Write) -> Writing<'_> {

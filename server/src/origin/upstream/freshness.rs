@@ -9,8 +9,8 @@
 //! answer that varies fits the next one; only `*` says that it fits none.
 
 use crate::mesh::{Lifetime, Stale};
-use hyper::header::{AGE, CACHE_CONTROL, DATE, EXPIRES, HeaderMap, VARY};
-use std::time::Duration;
+use hyper::header::{AGE, CACHE_CONTROL, DATE, EXPIRES, HeaderMap, HeaderValue, VARY};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Nobody is shown the value later than those who wait for it.
 const NEVER: Stale =
@@ -19,8 +19,16 @@ const NEVER: Stale =
 /// The longest time that a value can be fresh: as in the configuration.
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
+/// What a server says of how long a value is good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Words {
+    directives: Option<Directives>,
+    expires: Option<SystemTime>,
+    varies_by_anything: Option<bool>,
+}
+
 /// What `Cache-Control` says.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Directives {
     max_age: Option<Duration>,
     s_maxage: Option<Duration>,
@@ -30,20 +38,43 @@ struct Directives {
     is_never_fresh: bool,
 }
 
-/// How long a value with this head is fresh, and may be served after that.
-pub(super) fn of(headers: &HeaderMap) -> (Lifetime, Stale) {
-    let directives = Directives::of(headers);
-    if directives.is_never_fresh || varies_by_anything(headers) {
-        return (Lifetime::For(Duration::ZERO), NEVER);
+impl Words {
+    /// What this head says.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let directives = headers.contains_key(CACHE_CONTROL).then(|| Directives::of(headers));
+        // What cannot be read is over.
+        let expires = headers.get(EXPIRES).map(|value| time(value).unwrap_or(UNIX_EPOCH));
+        let varies_by_anything = headers.contains_key(VARY).then(|| varies_by_anything(headers));
+        Self { directives, expires, varies_by_anything }
     }
-    let given = directives.s_maxage.or(directives.max_age).or_else(|| until_expiry(headers));
-    let lifetime = given.map_or(Lifetime::Default, |given| {
-        Lifetime::For(given.saturating_sub(age(headers)).min(WEEK))
-    });
-    let Directives { while_revalidate, if_error, .. } = directives;
-    let is_never_stale = directives.is_never_stale || directives.s_maxage.is_some();
-    let stale = if is_never_stale { NEVER } else { Stale { while_revalidate, if_error } };
-    (lifetime, stale)
+
+    /// This, and what was said before where this says nothing: a line of a 304 takes the place of
+    /// that of its value (RFC 9111 section 3.2).
+    pub(super) fn or(self, before: Self) -> Self {
+        Self {
+            directives: self.directives.or(before.directives),
+            expires: self.expires.or(before.expires),
+            varies_by_anything: self.varies_by_anything.or(before.varies_by_anything),
+        }
+    }
+
+    /// How long a value is fresh, and may be served after that, of which this was said and which
+    /// has come with this head, or has not changed by it.
+    pub(super) fn freshness(&self, headers: &HeaderMap) -> (Lifetime, Stale) {
+        let directives = self.directives.unwrap_or_default();
+        if directives.is_never_fresh || self.varies_by_anything == Some(true) {
+            return (Lifetime::For(Duration::ZERO), NEVER);
+        }
+        let until_expiry = || self.expires.map(|expires| until(expires, headers));
+        let given = directives.s_maxage.or(directives.max_age).or_else(until_expiry);
+        let lifetime = given.map_or(Lifetime::Default, |given| {
+            Lifetime::For(given.saturating_sub(age(headers)).min(WEEK))
+        });
+        let Directives { while_revalidate, if_error, .. } = directives;
+        let is_never_stale = directives.is_never_stale || directives.s_maxage.is_some();
+        let stale = if is_never_stale { NEVER } else { Stale { while_revalidate, if_error } };
+        (lifetime, stale)
+    }
 }
 
 impl Directives {
@@ -96,25 +127,33 @@ fn varies_by_anything(headers: &HeaderMap) -> bool {
 }
 
 /// From `Date` to `Expires`; zero if that cannot be read.
-fn until_expiry(headers: &HeaderMap) -> Option<Duration> {
-    let expires = headers.get(EXPIRES)?;
-    let time =
-        |value: &hyper::header::HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
-    let until = || time(expires)?.duration_since(time(headers.get(DATE)?)?).ok();
-    Some(until().unwrap_or(Duration::ZERO))
+fn until(expires: SystemTime, headers: &HeaderMap) -> Duration {
+    let date = headers.get(DATE).and_then(time);
+    date.and_then(|date| expires.duration_since(date).ok()).unwrap_or_default()
+}
+
+fn time(value: &HeaderValue) -> Option<SystemTime> {
+    httpdate::parse_http_date(value.to_str().ok()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::{HeaderName, HeaderValue};
+    use hyper::header::HeaderName;
 
-    fn told(lines: &[(HeaderName, &'static str)]) -> (Lifetime, Stale) {
+    type Lines = [(HeaderName, &'static str)];
+
+    fn head(lines: &Lines) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(name, HeaderValue::from_static(value));
         }
-        of(&headers)
+        headers
+    }
+
+    fn told(lines: &Lines) -> (Lifetime, Stale) {
+        let headers = head(lines);
+        Words::of(&headers).freshness(&headers)
     }
 
     const fn s(seconds: u64) -> Lifetime {
@@ -173,5 +212,33 @@ mod tests {
         let (_, stale) = told(&[(CACHE_CONTROL, value)]);
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(stale, Stale { while_revalidate: seconds(7), if_error: seconds(9) });
+    }
+    #[test]
+    fn a_line_of_a_304_takes_the_place_of_that_of_the_value_and_others_stay() {
+        const DATE_1: (HeaderName, &str) = (DATE, "Sun, 06 Nov 1994 08:49:37 GMT");
+        const DATE_2: (HeaderName, &str) = (DATE, "Sun, 06 Nov 1994 08:49:47 GMT");
+        const UNTIL: (HeaderName, &str) = (EXPIRES, "Sun, 06 Nov 1994 08:50:37 GMT");
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let seven = Stale { while_revalidate: seconds(7), if_error: None };
+        for (first, then, expected) in [
+            (&[][..], &[][..], (Lifetime::Default, Stale::default())),
+            (&[(CACHE_CONTROL, "max-age=5, stale-while-revalidate=7")], &[], (s(5), seven)),
+            (&[(CACHE_CONTROL, "max-age=5")], &[(AGE, "2")], (s(3), Stale::default())),
+            (&[(CACHE_CONTROL, "max-age=5"), (AGE, "2")], &[], (s(5), Stale::default())),
+            (
+                &[(CACHE_CONTROL, "max-age=5, stale-while-revalidate=7")],
+                &[(CACHE_CONTROL, "max-age=9")],
+                (s(9), Stale::default()),
+            ),
+            (&[(CACHE_CONTROL, "max-age=5")], &[(CACHE_CONTROL, "no-cache")], (s(0), NEVER)),
+            (&[DATE_1, UNTIL], &[DATE_2], (s(50), Stale::default())),
+            (&[DATE_1, UNTIL], &[(CACHE_CONTROL, "max-age=5")], (s(5), Stale::default())),
+            (&[(EXPIRES, "0")], &[DATE_2, UNTIL], (s(50), Stale::default())),
+            (&[(CACHE_CONTROL, "max-age=5")], &[DATE_2, UNTIL], (s(5), Stale::default())),
+        ] {
+            let (before, headers) = (Words::of(&head(first)), head(then));
+            let words = Words::of(&headers).or(before);
+            assert_eq!(words.freshness(&headers), expected, "{first:?}, then {then:?}");
+        }
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! One request is on a connection at a time, so the guard's bound on requests is one on connections
 //! too. A value's room is held before its body is read: what the head says of its size, or else the
-//! largest value there may be.
+//! largest value there may be. A value that is in memory is asked for unless it is still the one,
+//! where the server has said by what it knows that.
 
 mod freshness;
 mod url;
+mod validators;
 
 use super::guard::{Guard, Trouble};
 use super::store::checked;
@@ -13,8 +15,9 @@ use super::{Fetch, Origin, Room, tls};
 use crate::config::Config;
 use crate::error::{FetchFailure, StartError};
 use crate::limits::ORIGIN_CONNECTION_SIZE;
-use crate::mesh::{ContentType, Found, OriginServer};
+use crate::mesh::{ContentType, Found, OriginServer, Outcome, Unchanged};
 use bytes::Bytes;
+use freshness::Words;
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, USER_AGENT};
@@ -28,6 +31,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 use url::Url;
+use validators::{Known, Validator, Validators};
 
 /// What we call ourselves.
 const NAME: &str = concat!("pelton/", env!("CARGO_PKG_VERSION"));
@@ -46,6 +50,7 @@ pub struct Upstream {
     guard: Guard,
     room: Room,
     value_size_max: usize,
+    validators: Validators,
 }
 
 impl Upstream {
@@ -77,25 +82,31 @@ impl Upstream {
             .build(connector);
         let guard = Guard::new(url.address(), config.origin.requests_max, config.origin.queue_max);
         let value_size_max = usize::try_from(config.cache.value_size_max).expect("below 4 GiB");
-        Ok(Self { url, client, guard, room, value_size_max })
+        let validators = Validators::new(config.upstream.validators_max);
+        Ok(Self { url, client, guard, room, value_size_max, validators })
     }
 
-    async fn get(&self, key: &[u8]) -> Result<Option<Found>, Trouble> {
-        let request = Request::get(self.url.of(key))
+    async fn get(&self, key: &[u8], known: Option<&Known>) -> Result<Outcome, Trouble> {
+        let mut request = Request::get(self.url.of(key))
             .header(USER_AGENT, NAME)
-            .header(ACCEPT_ENCODING, "identity")
-            .body(Empty::new())
-            .map_err(|_| Trouble::Useless(FetchFailure::Unavailable))?;
+            .header(ACCEPT_ENCODING, "identity");
+        if let Some(known) = known {
+            let (name, text) = known.validator.condition();
+            request = request.header(name, text);
+        }
+        let request = request.body(Empty::new());
+        let request = request.map_err(|_| Trouble::Useless(FetchFailure::Unavailable))?;
         let response =
             self.client.request(request).await.map_err(|error| {
                 if error.is_connect() { Trouble::Unsent } else { Trouble::Failed }
             })?;
         match response.status() {
-            StatusCode::OK => self.value(response).await.map(Some),
+            StatusCode::OK => self.value(key, response).await.map(Outcome::Found),
             StatusCode::NOT_FOUND | StatusCode::GONE => {
                 read_rest(response).await;
-                Ok(None)
+                Ok(Outcome::Absent)
             }
+            StatusCode::NOT_MODIFIED => self.unchanged(key, known, response.headers()),
             status => {
                 read_rest(response).await;
                 let is_ill = status.is_server_error()
@@ -109,8 +120,26 @@ impl Upstream {
         }
     }
 
+    /// What a 304 says of the value that was asked about: how long it is good from now on. One
+    /// that nobody has asked for is a fault of the server.
+    fn unchanged(
+        &self,
+        key: &[u8],
+        known: Option<&Known>,
+        headers: &HeaderMap,
+    ) -> Result<Outcome, Trouble> {
+        let Some(known) = known.filter(|known| known.validator.is_of(headers)) else {
+            self.validators.forget(key);
+            return Err(Trouble::Failed);
+        };
+        let words = Words::of(headers).or(known.words);
+        let (lifetime, stale) = words.freshness(headers);
+        self.validators.put(key, Known { words, ..known.clone() });
+        Ok(Outcome::Unchanged(Unchanged { etag: known.etag, lifetime, stale }))
+    }
+
     /// The value of an answer that has one.
-    async fn value(&self, response: Response<Incoming>) -> Result<Found, Trouble> {
+    async fn value(&self, key: &[u8], response: Response<Incoming>) -> Result<Found, Trouble> {
         const USELESS: Trouble = Trouble::Useless(FetchFailure::Unavailable);
         const TOO_LARGE: Trouble = Trouble::Useless(FetchFailure::TooLarge);
         let (head, body) = response.into_parts();
@@ -126,7 +155,12 @@ impl Upstream {
         let value: Box<[u8]> = Vec::from(body.to_bytes()).into();
         let etag = Etag::of(content_type.as_str(), &value);
         let content_type = checked(content_type, &value);
-        let (lifetime, stale) = freshness::of(&head.headers);
+        let words = Words::of(&head.headers);
+        let (lifetime, stale) = words.freshness(&head.headers);
+        match Validator::of(&head.headers) {
+            Some(validator) => self.validators.put(key, Known { etag, validator, words }),
+            None => self.validators.forget(key),
+        }
         Ok(Found { value, content_type, etag, lifetime, stale, held })
     }
 }
@@ -136,8 +170,12 @@ impl Origin for Upstream {
         format!("HTTP server {}", self.url.server())
     }
 
-    fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetch<'a> {
-        Box::pin(self.guard.read(async || self.get(key).await))
+    fn fetch<'a>(&'a self, key: &'a [u8], known: Option<Etag>) -> Fetch<'a> {
+        Box::pin(async move {
+            let known = known.and_then(|etag| self.validators.get(key, etag));
+            let outcome = self.guard.read(async || self.get(key, known.as_ref()).await).await;
+            outcome.unwrap_or_else(Outcome::Failed)
+        })
     }
 
     fn servers(&self) -> Vec<OriginServer> {

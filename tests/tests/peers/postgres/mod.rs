@@ -4,6 +4,7 @@ mod cluster;
 mod tier;
 mod writes;
 
+use crate::certificate::Certificate;
 use cluster::Cluster;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -250,27 +251,17 @@ fn a_server_that_asks_for_tls_and_a_password_gets_both() {
     cluster.sql("CREATE USER other; ALTER USER pelton PASSWORD 'a secret'");
     cluster.stop();
     let fixture = Fixture::empty();
-    let (certificate, key) = (fixture.path("certificate"), fixture.path("key"));
-    let made = crate::program("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=it", "-days", "9"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-out")
-        .arg(&certificate)
-        .arg("-keyout")
-        .arg(&key)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    for (name, setting) in [("certificate", "ssl_cert_file"), ("key", "ssl_key_file")] {
-        let text = std::fs::read_to_string(fixture.path(name)).unwrap();
+    let own = Certificate::make(&fixture.path(""));
+    for (file, setting) in [(&own.certificate, "ssl_cert_file"), (&own.key, "ssl_key_file")] {
+        let text = std::fs::read_to_string(file).unwrap();
+        let name = file.file_name().unwrap().to_str().unwrap();
         cluster.set(&format!("{setting} = '{}'", cluster.file(name, &text).display()));
     }
     cluster.set("ssl = on");
     cluster.admit("host all other all trust\nhostssl all all all scram-sha-256\n");
     cluster.run_for("other");
     let url = cluster.url().replace("sslmode=disable", "sslmode=require");
-    let ca = format!("origin.tls_ca={}", certificate.display());
+    let ca = own.setting();
     for (password, status) in [("a secret\n", 200), ("another\n", 502)] {
         std::fs::write(fixture.path("password"), password).unwrap();
         let file = format!("postgres.password_file={}", fixture.path("password").display());
