@@ -21,7 +21,7 @@ impl<R: Ring> Shard<R> {
         explanation.owner = self.index;
         explanation.state = match seen {
             None => State::Missing,
-            Some((_, Standing::Dead)) => State::Expired,
+            Some((_, Standing::Kept | Standing::Dead)) => State::Expired,
             Some((_, Standing::Purged)) => State::Purged,
             Some((at, Standing::Live(_))) if self.cache.entry(at).is_negative() => State::Absent,
             Some((_, Standing::Live(Freshness::Fresh))) => State::Fresh,
@@ -65,7 +65,9 @@ impl<R: Ring> Shard<R> {
         let seen = self.cache.inspect(hash, key, self.now).map(|(_, standing)| standing);
         match seen.or(dropped) {
             Some(Standing::Live(Freshness::Fresh | Freshness::Stale)) => Why::Stale,
-            Some(Standing::Live(Freshness::Retained) | Standing::Dead) => Why::Expired,
+            Some(Standing::Live(Freshness::Retained) | Standing::Kept | Standing::Dead) => {
+                Why::Expired
+            }
             Some(Standing::Purged) => Why::Purged,
             None => self.recent.why(hash, self.now),
         }

@@ -463,12 +463,13 @@ impl<R: Ring> Shard<R> {
         self.ask(id, key, known);
     }
 
-    /// The tag of the value that the cache has, however fresh: the origin may say that it is still
-    /// the one.
+    /// The tag of the value that the cache has, also where it is not served any more: the origin
+    /// may say that it is still the one.
     fn known(&self, hash: KeyHash, key: &[u8]) -> Option<Etag> {
         let (at, standing) = self.cache.inspect(hash, key, self.now)?;
         let entry = self.cache.entry(at);
-        let is_value = matches!(standing, Standing::Live(_)) && !entry.is_negative();
+        let is_there = matches!(standing, Standing::Live(_) | Standing::Kept);
+        let is_value = is_there && !entry.is_negative();
         is_value.then(|| entry.etag())
     }
 

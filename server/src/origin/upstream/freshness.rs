@@ -32,6 +32,7 @@ struct Directives {
     if_error: Option<Duration>,
     is_never_stale: bool,
     is_never_fresh: bool,
+    is_never_kept: bool,
 }
 
 impl Words {
@@ -50,6 +51,11 @@ impl Words {
             directives: self.directives.or(before.directives),
             expires: self.expires.or(before.expires),
         }
+    }
+
+    /// Whether anything of the value may be kept.
+    pub(super) fn may_be_kept(&self) -> bool {
+        !self.directives.unwrap_or_default().is_never_kept
     }
 
     /// How long a value is fresh, and may be served after that, of which this was said and which
@@ -93,7 +99,8 @@ impl Directives {
             "stale-while-revalidate" => least(&mut self.while_revalidate),
             "stale-if-error" => least(&mut self.if_error),
             "must-revalidate" | "proxy-revalidate" => self.is_never_stale = true,
-            "no-store" | "no-cache" | "private" => self.is_never_fresh = true,
+            "no-cache" => self.is_never_fresh = true,
+            "no-store" | "private" => (self.is_never_fresh, self.is_never_kept) = (true, true),
             _ => {}
         }
     }
