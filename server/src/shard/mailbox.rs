@@ -353,7 +353,7 @@ impl<R: Ring> Shard<R> {
     #[inline]
     pub(super) fn beyond(&self, kind: Kind) -> Beyond {
         match kind.windows {
-            super::WINDOWS_VALUE => Beyond::AsConfigured,
+            super::WINDOWS_VALUE => Beyond::AS_CONFIGURED,
             _ => self.own_beyond(kind),
         }
     }
@@ -361,8 +361,8 @@ impl<R: Ring> Shard<R> {
     #[cold]
     fn own_beyond(&self, kind: Kind) -> Beyond {
         match self.cache.windows(kind) {
-            StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 } => Beyond::Never,
-            windows => Beyond::For(windows.while_revalidate_ms / 1000),
+            StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 } => Beyond::NEVER,
+            windows => Beyond(windows.while_revalidate_ms / 1000),
         }
     }
 
