@@ -256,7 +256,7 @@ impl Side {
         let bytes = &self.values[usize::from(black_box(parcel.key())[0])];
         let size = u32::try_from(bytes.len()).expect("a value has some bytes");
         let (etag, content_type) = (Etag::from_bits(7), ContentType::JSON);
-        let (term, beyond) = (Term::Ever, Beyond::AsConfigured);
+        let (term, beyond) = (Term::Ever, Beyond::AS_CONFIGURED);
         let value = Value { etag, content_type, term, beyond, size };
         parcel.fill(value, Source::Hit, bytes, None);
         self.answered += 1;

@@ -114,6 +114,8 @@ pub struct Cache<'m, P: Policy = S3Fifo> {
     pub(crate) windows: Vec<StaleWindows>,
     /// How many of them it was made with.
     windows_given: u8,
+    /// How long values are kept at least after their freshness, milliseconds.
+    kept_ms: u32,
     value_size_max: u32,
     pub(crate) victim: Option<Victim>,
     /// The millisecond in which dead segments were last looked for.
@@ -165,6 +167,7 @@ impl<'m, P: Policy> Cache<'m, P> {
             hasher,
             windows: all_windows,
             windows_given: u8::try_from(windows.len()).expect("asserted above"),
+            kept_ms: 0,
             value_size_max: layout.value_size_max(),
             victim: None,
             swept_ms: 0,
@@ -183,6 +186,12 @@ impl<'m, P: Policy> Cache<'m, P> {
     /// If purges of groups are in force.
     pub fn set_group_separator(&mut self, separator: u8) {
         self.rules.set_separator(separator);
+    }
+
+    /// Values are kept for so many milliseconds at least after their freshness: also where they are
+    /// not served any more they can be renewed. To be said before anything is stored.
+    pub const fn keep_for(&mut self, ms: u32) {
+        self.kept_ms = ms;
     }
 
     /// The first `count` segments may be used. It never falls. While it stays below the whole, the
@@ -230,22 +239,21 @@ impl<'m, P: Policy> Cache<'m, P> {
             }
             return Some(Hit { entry: at, freshness });
         }
-        self.drop_unserved(place, at, freshness.is_some());
+        self.drop_unserved(place, at, now);
         None
     }
 
-    /// An entry was looked up that is dead, or is purged.
+    /// An entry was looked up that is not served.
     #[cold]
-    fn drop_unserved(&mut self, place: Place, at: EntryRef, is_purged: bool) {
+    fn drop_unserved(&mut self, place: Place, at: EntryRef, now: Instant) {
+        let standing = self.standing(at, now);
+        match standing {
+            Standing::Live(_) | Standing::Kept => return,
+            Standing::Purged => self.statistics.purged += 1,
+            Standing::Dead => self.statistics.expired += 1,
+        }
         self.index.clear(place);
         self.count_out(at, &Header::read(self.arena, at));
-        let standing = if is_purged {
-            self.statistics.purged += 1;
-            Standing::Purged
-        } else {
-            self.statistics.expired += 1;
-            Standing::Dead
-        };
         self.unserved = Some((self.hasher.hash(entry::key(self.arena, at)), standing));
     }
 
@@ -516,10 +524,17 @@ impl<'m, P: Policy> Cache<'m, P> {
         }
     }
 
+    /// Whether the time of the entry at `at` is over: it is neither served nor kept.
+    pub(crate) fn is_dead(&self, at: EntryRef, header: &Header, now: Instant) -> bool {
+        let is_over = |end: u64| now.ms() >= end + self.retained_ms(header.kind, header.negative);
+        self.times(at, header).1.is_some_and(is_over)
+    }
+
     /// How long after its freshness an entry is kept, milliseconds.
-    pub(crate) fn retained_ms(&self, kind: Kind) -> u64 {
+    pub(crate) fn retained_ms(&self, kind: Kind, negative: bool) -> u64 {
         let windows = self.windows(kind);
-        u64::from(windows.while_revalidate_ms.max(windows.if_error_ms))
+        let kept_ms = if negative { 0 } else { self.kept_ms };
+        u64::from(windows.while_revalidate_ms.max(windows.if_error_ms).max(kept_ms))
     }
 
     fn set_times(&mut self, header: &mut Header, at: EntryRef, fresh_for: FreshFor, stamp: u64) {
@@ -530,16 +545,19 @@ impl<'m, P: Policy> Cache<'m, P> {
             FreshFor::Ms(ms) => ms.min(LIFETIME_MS_MAX),
         };
         header.fresh_until_ms = header.born_ms.wrapping_add(lifetime_ms);
-        let dead_ms = stamp.saturating_add(self.left_ms(fresh_for, header.kind));
+        let left_ms = self.left_ms(fresh_for, header.kind, header.negative);
+        let dead_ms = stamp.saturating_add(left_ms);
         let segment = self.segments.get_mut(Segments::at(at.offset()));
         segment.dead_ms = segment.dead_ms.max(dead_ms);
     }
 
     /// Milliseconds until an entry is dead that is stored now; `u64::MAX` if it never is.
-    fn left_ms(&self, fresh_for: FreshFor, kind: Kind) -> u64 {
+    fn left_ms(&self, fresh_for: FreshFor, kind: Kind, negative: bool) -> u64 {
         match fresh_for {
             FreshFor::Ever => u64::MAX,
-            FreshFor::Ms(ms) => u64::from(ms.min(LIFETIME_MS_MAX)) + self.retained_ms(kind),
+            FreshFor::Ms(ms) => {
+                u64::from(ms.min(LIFETIME_MS_MAX)) + self.retained_ms(kind, negative)
+            }
         }
     }
 
@@ -558,7 +576,7 @@ impl<'m, P: Policy> Cache<'m, P> {
         let size = entry_size(key.len(), value.bytes.len());
         let stamp = self.rules.stamp(now.ms());
         let offset = if size <= SEGMENT_SIZE {
-            let left_ms = self.left_ms(value.fresh_for, value.kind);
+            let left_ms = self.left_ms(value.fresh_for, value.kind, value.negative);
             self.segments.allocate(size, pool, left_ms, stamp, Writer::Store)
         } else {
             let run = u32::try_from(run_count(size)).expect("an entry is at most 256 MiB");

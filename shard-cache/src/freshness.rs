@@ -6,6 +6,8 @@
 //! ```
 //!
 //! Both windows begin when freshness ends (RFC 5861); the longer one decides when an entry is dead.
+//! A value may be kept for longer, unserved, to be renewed: that begins with them too (see
+//! [`Cache::keep_for`](crate::Cache::keep_for)).
 
 /// How long an entry is served beyond its freshness.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,6 +12,8 @@ use crate::time::Instant;
 pub enum Standing {
     /// It may be served.
     Live(Freshness),
+    /// It is not served any more, and can be renewed.
+    Kept,
     /// Its time is over.
     Dead,
     /// A purge hides it.
@@ -23,12 +25,19 @@ impl<P: Policy> Cache<'_, P> {
     #[must_use]
     pub fn inspect(&self, hash: KeyHash, key: &[u8], now: Instant) -> Option<(EntryRef, Standing)> {
         let at = self.index.find(hash, |at| entry::key(self.arena, at) == key)?.entry;
-        let standing = match self.freshness(at, &Header::read(self.arena, at), now) {
-            None => Standing::Dead,
-            Some(_) if self.rules.are_any() && self.is_hidden(at) => Standing::Purged,
-            Some(freshness) => Standing::Live(freshness),
-        };
-        Some((at, standing))
+        Some((at, self.standing(at, now)))
+    }
+
+    pub(crate) fn standing(&self, at: EntryRef, now: Instant) -> Standing {
+        let header = Header::read(self.arena, at);
+        let freshness = self.freshness(at, &header, now);
+        if freshness.is_none() && self.is_dead(at, &header, now) {
+            Standing::Dead
+        } else if self.rules.are_any() && self.is_hidden(at) {
+            Standing::Purged
+        } else {
+            freshness.map_or(Standing::Kept, Standing::Live)
+        }
     }
 
     /// Why a lookup dropped the entry of the key with this hash, if it is the last that was dropped

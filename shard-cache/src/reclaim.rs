@@ -187,7 +187,7 @@ impl<P: Policy> Cache<'_, P> {
         let Found { place, entry: at, frequency } = found;
         let size = header.entry_size();
         let (pool, live) = (self.segment(at).pool, self.segment(at).live);
-        let is_dead = self.freshness(at, &header, now).is_none();
+        let is_dead = self.is_dead(at, &header, now);
         let is_hidden = !is_dead && self.is_hidden(at);
         let is_renewal = victim.reason == Reason::Renewal;
         let verdict = if is_dead || is_hidden {
@@ -250,7 +250,8 @@ impl<P: Policy> Cache<'_, P> {
         if born < oldest_told(stamp) && !header.ever {
             return None;
         }
-        let dead_ms = fresh_until.map_or(u64::MAX, |end| end + self.retained_ms(header.kind));
+        let retained_ms = self.retained_ms(header.kind, header.negative);
+        let dead_ms = fresh_until.map_or(u64::MAX, |end| end + retained_ms);
         let left_ms = dead_ms - now.ms();
         let size = header.entry_size();
         let offset = self.segments.allocate(size, pool, left_ms, stamp, Writer::Move)?;

@@ -344,7 +344,7 @@ impl<P: Policy> Cache<'_, P> {
             return None;
         }
         let pool = if saved.proven { Pool::Main } else { Pool::Small };
-        let dead_ms = fresh_until_ms + self.retained_ms(kind);
+        let dead_ms = fresh_until_ms + self.retained_ms(kind, false);
         let stamp = self.rules.stamp(now.ms());
         let offset = if size <= SEGMENT_SIZE {
             let left_ms = dead_ms - now.ms();

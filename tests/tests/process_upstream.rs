@@ -148,6 +148,36 @@ fn a_value_that_has_not_changed_is_not_sent_again() {
 }
 
 #[test]
+fn what_is_never_served_stale_is_asked_about_as_well_unless_it_must_not_be_kept() {
+    let origin = HttpOrigin::start();
+    let (_fixture, server) = serve(&origin, &[]);
+    for (words, is_kept) in [
+        ("max-age=0, must-revalidate", true),
+        ("s-maxage=0", true),
+        ("no-cache", true),
+        ("no-store", false),
+        ("private, no-cache", false),
+    ] {
+        let key = words.replace([' ', ',', '='], "_");
+        let lines = format!("Cache-Control: {words}\r\nETag: \"1\"\r\n");
+        origin.answer(&key, 200, &lines, "value");
+        if is_kept {
+            origin.unchanged(&key, "if-none-match: \"1\"", "");
+        }
+        for _ in 0..3 {
+            assert_eq!(get(&server, &key).text(), "value", "{words}");
+        }
+        let again = if is_kept { "if-none-match: \"1\"" } else { "" };
+        assert_eq!(origin.conditions(&key), ["", again, again], "{words}");
+        origin.forget(&key);
+        if !is_kept {
+            assert_eq!(get(&server, &key).status, 502, "{words}");
+        }
+    }
+    unchanged(&server, 6);
+}
+
+#[test]
 fn a_value_that_has_changed_comes_with_what_it_is_known_by_from_then_on() {
     let origin = HttpOrigin::start();
     let tagged = |tag: &str, value: &str| {

@@ -65,15 +65,17 @@ pub enum Term {
     },
 }
 
-/// How long a value may be served beyond its freshness, as a reply says it.
+/// How long a value may be served beyond its freshness, as a reply says it: so many seconds while
+/// it is fetched again, or one of two words. A number, since every hit looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beyond {
+pub struct Beyond(pub u32);
+
+impl Beyond {
     /// As the configuration says of all values.
-    AsConfigured,
-    /// So many seconds while it is fetched again.
-    For(u32),
+    pub const AS_CONFIGURED: Self = Self(u32::MAX);
+
     /// Not at all.
-    Never,
+    pub const NEVER: Self = Self(u32::MAX - 1);
 }
 
 /// Where a reply came from (RFC 9211).
@@ -148,7 +150,7 @@ impl Replies {
         let etag_at = offset(writer.size + "ETag: \"".len());
         writer.etag(Etag::from_bits(0));
         let entry_at = offset(writer.size);
-        self.caching(&mut writer, Term::Ever, Beyond::AsConfigured, Source::Hit);
+        self.caching(&mut writer, Term::Ever, Beyond::AS_CONFIGURED, Source::Hit);
         writer.put(b"Content-Length: ");
         let size = offset(writer.size);
         HeadTemplate { bytes, etag_at, entry_at, size }
@@ -169,7 +171,7 @@ impl Replies {
     ) -> usize {
         let out = room(out);
         let immortal_hit = served.term == Term::Ever
-            && served.beyond == Beyond::AsConfigured
+            && served.beyond == Beyond::AS_CONFIGURED
             && served.source == Source::Hit
             && connection == Connection::Persistent;
         let size = usize::from(if immortal_hit { template.size } else { template.entry_at });
@@ -215,7 +217,7 @@ impl Replies {
     ) -> usize {
         let mut writer = self.begin(room(out), Refusal::NotFound.status());
         // An absence is not served beyond its time.
-        self.caching(&mut writer, term, Beyond::For(0), source);
+        self.caching(&mut writer, term, Beyond(0), source);
         writer.json(Refusal::NotFound.body().as_bytes(), head_only, connection)
     }
 
@@ -342,14 +344,14 @@ impl Replies {
             writer.put(b"Cache-Control: max-age=");
             writer.number(u64::from(lifetime_s));
             let stale_s = match beyond {
-                Beyond::AsConfigured => self.policy.stale_while_revalidate_s,
-                Beyond::For(stale_s) => stale_s,
-                Beyond::Never => 0,
+                Beyond::AS_CONFIGURED => self.policy.stale_while_revalidate_s,
+                Beyond::NEVER => 0,
+                Beyond(stale_s) => stale_s,
             };
             if stale_s > 0 {
                 writer.put(b", stale-while-revalidate=");
                 writer.number(u64::from(stale_s));
-            } else if beyond == Beyond::Never {
+            } else if beyond == Beyond::NEVER {
                 writer.put(b", must-revalidate");
             }
             writer.put(b"\r\n");
@@ -471,7 +473,7 @@ mod tests {
     }
 
     fn served(term: Term, source: Source) -> Served {
-        Served { etag: ETAG, term, beyond: Beyond::AsConfigured, source }
+        Served { etag: ETAG, term, beyond: Beyond::AS_CONFIGURED, source }
     }
 
     fn ends(lifetime_s: u32, age_s: u32) -> Term {
@@ -517,10 +519,10 @@ mod tests {
         let replies = replies(POLICY);
         let template = replies.template(b"text/plain");
         for (beyond, words) in [
-            (Beyond::AsConfigured, "60, stale-while-revalidate=30"),
-            (Beyond::For(7), "60, stale-while-revalidate=7"),
-            (Beyond::For(0), "60"),
-            (Beyond::Never, "60, must-revalidate"),
+            (Beyond::AS_CONFIGURED, "60, stale-while-revalidate=30"),
+            (Beyond(7), "60, stale-while-revalidate=7"),
+            (Beyond(0), "60"),
+            (Beyond::NEVER, "60, must-revalidate"),
         ] {
             for term in [Term::Ever, ends(60, 0)] {
                 let served = Served { beyond, ..served(term, Source::Hit) };

@@ -255,7 +255,7 @@ mod tests {
 
     fn value(size: u32) -> Value {
         let (etag, content_type) = (Etag::from_bits(7), ContentType::JSON);
-        let (term, beyond) = (Term::Ever, Beyond::AsConfigured);
+        let (term, beyond) = (Term::Ever, Beyond::AS_CONFIGURED);
         Value { etag, content_type, term, beyond, size }
     }
 

@@ -21,7 +21,7 @@ impl<R: Ring> Shard<R> {
         explanation.owner = self.index;
         explanation.state = match seen {
             None => State::Missing,
-            Some((_, Standing::Dead)) => State::Expired,
+            Some((_, Standing::Kept | Standing::Dead)) => State::Expired,
             Some((_, Standing::Purged)) => State::Purged,
             Some((at, Standing::Live(_))) if self.cache.entry(at).is_negative() => State::Absent,
             Some((_, Standing::Live(Freshness::Fresh))) => State::Fresh,
@@ -66,7 +66,9 @@ impl<R: Ring> Shard<R> {
         match seen.or(dropped) {
             Some(Standing::Live(Freshness::Fresh)) => Why::Early,
             Some(Standing::Live(Freshness::Stale)) => Why::Stale,
-            Some(Standing::Live(Freshness::Retained) | Standing::Dead) => Why::Expired,
+            Some(Standing::Live(Freshness::Retained) | Standing::Kept | Standing::Dead) => {
+                Why::Expired
+            }
             Some(Standing::Purged) => Why::Purged,
             None => self.recent.why(hash, self.now),
         }

@@ -339,7 +339,7 @@ impl<R: Ring> Shard<R> {
     #[inline]
     pub(super) fn beyond(&self, kind: Kind) -> Beyond {
         match kind.windows {
-            super::WINDOWS_VALUE => Beyond::AsConfigured,
+            super::WINDOWS_VALUE => Beyond::AS_CONFIGURED,
             _ => self.own_beyond(kind),
         }
     }
@@ -347,8 +347,8 @@ impl<R: Ring> Shard<R> {
     #[cold]
     fn own_beyond(&self, kind: Kind) -> Beyond {
         match self.cache.windows(kind) {
-            StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 } => Beyond::Never,
-            windows => Beyond::For(windows.while_revalidate_ms / 1000),
+            StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 } => Beyond::NEVER,
+            windows => Beyond(windows.while_revalidate_ms / 1000),
         }
     }
 
@@ -455,12 +455,13 @@ impl<R: Ring> Shard<R> {
         self.ask(id, key, known);
     }
 
-    /// The tag of the value that the cache has, however fresh: the origin may say that it is still
-    /// the one.
+    /// The tag of the value that the cache has, also where it is not served any more: the origin
+    /// may say that it is still the one.
     fn known(&self, hash: KeyHash, key: &[u8]) -> Option<Etag> {
         let (at, standing) = self.cache.inspect(hash, key, self.now)?;
         let entry = self.cache.entry(at);
-        let is_value = matches!(standing, Standing::Live(_)) && !entry.is_negative();
+        let is_there = matches!(standing, Standing::Live(_) | Standing::Kept);
+        let is_value = is_there && !entry.is_negative();
         is_value.then(|| entry.etag())
     }
 

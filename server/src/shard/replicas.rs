@@ -131,7 +131,7 @@ impl Replicas {
             content_type: entry.kind().content_type,
             born_ms: u64::from_le_bytes(*born_ms),
             fresh_until_ms: entry.fresh_until_ms(),
-            beyond: beyond_of(u32::from_le_bytes(*beyond)),
+            beyond: Beyond(u32::from_le_bytes(*beyond)),
             value,
         }
     }
@@ -167,7 +167,7 @@ impl Replicas {
         };
         let bytes = &mut self.scratch[..FACTS_SIZE + value.len()];
         bytes[..8].copy_from_slice(&grant.born_ms.to_le_bytes());
-        bytes[8..FACTS_SIZE].copy_from_slice(&number_of(beyond).to_le_bytes());
+        bytes[8..FACTS_SIZE].copy_from_slice(&beyond.0.to_le_bytes());
         bytes[FACTS_SIZE..].copy_from_slice(value);
         let kind = Kind { content_type, windows: WINDOWS_NEGATIVE };
         let value = NewValue { etag, kind, fresh_for, negative: false, bytes };
@@ -201,25 +201,5 @@ impl Replicas {
     pub(super) fn size(&self) -> (u64, u64) {
         let statistics = self.cache.as_ref().map(Cache::statistics).unwrap_or_default();
         (statistics.entries, statistics.bytes)
-    }
-}
-
-/// What is no number of seconds: they are a week at most.
-const AS_CONFIGURED: u32 = u32::MAX;
-const NEVER: u32 = u32::MAX - 1;
-
-const fn number_of(beyond: Beyond) -> u32 {
-    match beyond {
-        Beyond::AsConfigured => AS_CONFIGURED,
-        Beyond::Never => NEVER,
-        Beyond::For(seconds) => seconds,
-    }
-}
-
-const fn beyond_of(number: u32) -> Beyond {
-    match number {
-        AS_CONFIGURED => Beyond::AsConfigured,
-        NEVER => Beyond::Never,
-        seconds => Beyond::For(seconds),
     }
 }

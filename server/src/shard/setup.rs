@@ -65,6 +65,9 @@ pub struct Settings {
     pub negative_ttl_ms: u32,
     /// How long values may be served beyond their freshness.
     pub windows: StaleWindows,
+    /// How long values are kept at least beyond it, so that the origin can say that they are
+    /// unchanged, milliseconds; 0 where it never does.
+    pub kept_ms: u32,
     /// The key of the hash that places keys; the same for all shards.
     pub hash_key: [u64; 2],
     /// How keys are spread over the shards.
@@ -123,6 +126,10 @@ impl Settings {
             windows: StaleWindows {
                 while_revalidate_ms: ms(cache.stale_while_revalidate),
                 if_error_ms: ms(cache.stale_if_error),
+            },
+            kept_ms: match config.origin.kind {
+                "http" => ms(cache.stale_while_revalidate.max(cache.stale_if_error)),
+                _ => 0,
             },
             hash_key: cache.hash_key.unwrap_or_else(random_key),
             owner_hash: match config.server.owner_hash {
@@ -281,6 +288,7 @@ fn new_cache(slice: Slice, hasher: KeyHasher, settings: &Settings) -> Cache<'sta
     windows[usize::from(super::WINDOWS_VALUE)] = settings.windows;
     let mut cache = Cache::new(slice.layout, slice.memory, hasher, &windows);
     assert_eq!(cache.windows_index(none), Some(super::WINDOWS_NEVER), "it is the first of its own");
+    cache.keep_for(settings.kept_ms);
     cache
 }
 

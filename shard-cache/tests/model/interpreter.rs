@@ -19,6 +19,9 @@ pub(crate) const WINDOWS: [StaleWindows; 2] = [
     StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 },
 ];
 
+/// How long values are kept at least, unserved, where operations are played.
+const KEPT_MS: u32 = 1_200;
+
 /// Large enough for values that take three segments.
 pub(crate) const VALUE_SIZE_MAX: u32 = 600_000;
 
@@ -85,6 +88,7 @@ impl Operation {
 pub(crate) fn run<P: Policy>(bytes: &[u8], budget: usize, start_ms: u64) -> Statistics {
     let mut memory = Vec::new();
     let mut world = World::<P>::new(&mut memory, budget, start_ms);
+    world.keep_for(KEPT_MS);
     let (operations, _) = bytes.as_chunks();
     for operation in operations {
         world.apply(Operation::of(*operation));
@@ -131,15 +135,30 @@ impl Version {
         (least..=most).contains(&rank(Some(freshness)))
     }
 
-    /// What may be done with it, if it was born at its earliest or at its latest.
-    fn freshness(&self, now_ms: u64) -> [Option<Freshness>; 2] {
-        let windows = WINDOWS[usize::from(self.windows)];
+    /// When its freshness ends, if it was born at its earliest or at its latest.
+    fn ends_ms(&self) -> [u64; 2] {
         [0, 1].map(|bound| {
             let by_itself = match self.fresh_for {
                 FreshFor::Ms(ms) => self.born_ms[bound] + u64::from(ms.min(1 << 31)),
                 FreshFor::Ever => u64::MAX,
             };
-            let end_ms = self.ended_ms.map_or(by_itself, |ended| by_itself.min(ended[bound]));
+            self.ended_ms.map_or(by_itself, |ended| by_itself.min(ended[bound]))
+        })
+    }
+
+    /// Whether it may be kept for so long without being served.
+    fn may_be_kept(&self, kept_ms: u32, now_ms: u64) -> bool {
+        let windows = WINDOWS[usize::from(self.windows)];
+        let served_ms = windows.while_revalidate_ms.max(windows.if_error_ms);
+        let [least, most] = self.ends_ms();
+        let times = least.saturating_add(served_ms.into())..most.saturating_add(kept_ms.into());
+        !self.negative && times.contains(&now_ms)
+    }
+
+    /// What may be done with it, if it was born at its earliest or at its latest.
+    fn freshness(&self, now_ms: u64) -> [Option<Freshness>; 2] {
+        let windows = WINDOWS[usize::from(self.windows)];
+        self.ends_ms().map(|end_ms| {
             if end_ms == u64::MAX {
                 return Some(Freshness::Fresh);
             }
@@ -165,6 +184,7 @@ pub(crate) struct World<'m, P: Policy> {
     pub(crate) now_ms: u64,
     /// The latest millisecond that the cache's own clock may have reached.
     stamp_ms: u64,
+    kept_ms: u32,
     pub(crate) stored: u64,
 }
 
@@ -181,7 +201,14 @@ impl<'m, P: Policy> World<'m, P> {
         cache.set_segments_ready(layout.segments_count());
         let (model, pins) = (BTreeMap::new(), Vec::new());
         // No stamp is 0.
-        Self { cache, hasher, model, pins, now_ms: start_ms, stamp_ms: 1, stored: 0 }
+        let (stamp_ms, kept_ms) = (1, 0);
+        Self { cache, hasher, model, pins, now_ms: start_ms, stamp_ms, kept_ms, stored: 0 }
+    }
+
+    /// Lets values be kept, from the beginning.
+    pub(crate) fn keep_for(&mut self, ms: u32) {
+        self.kept_ms = ms;
+        self.cache.keep_for(ms);
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -205,6 +232,12 @@ impl<'m, P: Policy> World<'m, P> {
             Some((_, unserved @ (Standing::Dead | Standing::Purged))) => {
                 assert_eq!((told, self.cache.take_unserved(hash)), (None, Some(unserved)));
                 assert_eq!(self.cache.inspect(hash, &name, now), None, "it was dropped");
+            }
+            Some((at, Standing::Kept)) => {
+                assert_eq!((told, self.cache.inspect(hash, &name, now)), (None, seen));
+                let version = self.model.get(&name).expect("it was stored and not purged");
+                assert!(version.may_be_kept(self.kept_ms, self.now_ms), "{:?}", version.times());
+                assert!(self.cache.entry(at).value() == version.bytes, "it is the newest version");
             }
             live => assert_eq!(live, told),
         }
@@ -459,12 +492,15 @@ impl<'m, P: Policy> World<'m, P> {
         assert_eq!(statistics.entries + gone, statistics.stored, "{statistics:?}");
     }
 
-    /// What the statistics call entries and bytes is what can be found, once each was looked for.
+    /// What the statistics call entries and bytes is what is there, once each was looked for.
     pub(crate) fn check_all_found(&mut self) {
         let (mut entries, mut bytes) = (0, 0);
         for key in 0..=u8::MAX {
-            if let Some(hit) = self.check_found(key) {
-                let entry = self.cache.entry(hit.entry);
+            self.check_found(key);
+            let name = name(key);
+            let there = self.cache.inspect(self.hasher.hash(&name), &name, self.now());
+            if let Some((at, _)) = there {
+                let entry = self.cache.entry(at);
                 entries += 1;
                 bytes += (24 + entry.key().len() + entry.value().len()).next_multiple_of(8) as u64;
             }

@@ -247,6 +247,23 @@ fn what_is_renewed_lives_by_its_new_times_and_windows_wherever_it_was() {
 }
 
 #[test]
+fn what_is_not_served_any_more_is_kept_to_be_renewed_and_an_absence_is_not() {
+    let mut memory = Vec::new();
+    let mut world = World::new(&mut memory, 8 << 20, 1_000);
+    world.keep_for(2_000);
+    world.store(1, 100, FreshFor::Ms(100), false);
+    world.store(2, 0, FreshFor::Ms(100), true);
+    // Served until 2,000, and kept until 3,100; then renewed each time for a millisecond more.
+    for (now_ms, is_there) in [(3_099, true), (5_099, true), (7_100, false)] {
+        world.now_ms = now_ms;
+        assert!(world.check_found(1).is_none() && world.check_found(2).is_none());
+        (0..100).for_each(|_| world.step());
+        assert_eq!(world.cache.statistics().entries, u64::from(is_there), "at {now_ms}");
+        assert_eq!(world.renew(1, FreshFor::Ms(1), 1, true), is_there, "at {now_ms}");
+    }
+}
+
+#[test]
 fn a_purge_ends_what_was_renewed_before_it_and_not_what_is_renewed_after_it() {
     let mut memory = Vec::new();
     let mut world = World::new(&mut memory, 8 << 20, 1_000);

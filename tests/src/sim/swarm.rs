@@ -210,9 +210,13 @@ fn draw_settings(prng: &mut Prng, value_size_max: u32) -> Settings {
         ttl_jitter_permille: prng.pick(&[0, 50, 500]),
         negative_ttl_ms: ttl(prng),
         windows: StaleWindows { while_revalidate_ms: ttl(prng), if_error_ms: ttl(prng) },
+        kept_ms: 0,
         hash_key: [prng.word(), prng.word()],
         owner_hash: OwnerHash::Keyed,
     };
+    if settings.hash_key[1].is_multiple_of(2) {
+        settings.kept_ms = 1_000;
+    }
     if settings.hash_key[0].is_multiple_of(4) {
         settings.owner_hash = OwnerHash::Crc32;
     }

@@ -36,6 +36,7 @@ struct Directives {
     if_error: Option<Duration>,
     is_never_stale: bool,
     is_never_fresh: bool,
+    is_never_kept: bool,
 }
 
 impl Words {
@@ -56,6 +57,11 @@ impl Words {
             expires: self.expires.or(before.expires),
             varies_by_anything: self.varies_by_anything.or(before.varies_by_anything),
         }
+    }
+
+    /// Whether anything of the value may be kept.
+    pub(super) fn may_be_kept(&self) -> bool {
+        !self.directives.unwrap_or_default().is_never_kept
     }
 
     /// How long a value is fresh, and may be served after that, of which this was said and which
@@ -99,7 +105,8 @@ impl Directives {
             "stale-while-revalidate" => least(&mut self.while_revalidate),
             "stale-if-error" => least(&mut self.if_error),
             "must-revalidate" | "proxy-revalidate" => self.is_never_stale = true,
-            "no-store" | "no-cache" | "private" => self.is_never_fresh = true,
+            "no-cache" => self.is_never_fresh = true,
+            "no-store" | "private" => (self.is_never_fresh, self.is_never_kept) = (true, true),
             _ => {}
         }
     }

@@ -134,8 +134,16 @@ impl Upstream {
         };
         let words = Words::of(headers).or(known.words);
         let (lifetime, stale) = words.freshness(headers);
-        self.validators.put(key, Known { words, ..known.clone() });
+        self.remember(key, known.etag, Some(known.validator.clone()), words);
         Ok(Outcome::Unchanged(Unchanged { etag: known.etag, lifetime, stale }))
+    }
+
+    /// Remembers by what the server knows a value again, where it has said that and may be.
+    fn remember(&self, key: &[u8], etag: Etag, validator: Option<Validator>, words: Words) {
+        match validator.filter(|_| words.may_be_kept()) {
+            Some(validator) => self.validators.put(key, Known { etag, validator, words }),
+            None => self.validators.forget(key),
+        }
     }
 
     /// The value of an answer that has one.
@@ -157,10 +165,7 @@ impl Upstream {
         let content_type = checked(content_type, &value);
         let words = Words::of(&head.headers);
         let (lifetime, stale) = words.freshness(&head.headers);
-        match Validator::of(&head.headers) {
-            Some(validator) => self.validators.put(key, Known { etag, validator, words }),
-            None => self.validators.forget(key),
-        }
+        self.remember(key, etag, Validator::of(&head.headers), words);
         Ok(Found { value, content_type, etag, lifetime, stale, held })
     }
 }
