@@ -132,7 +132,7 @@ counters! {
     flights_failed, Counter, "pelton_origin_failures", "", "Fetches that failed.";
     fetches_paused, Counter, "pelton_origin_fetches_paused", "", "Fetches not asked of the origin, since one of the same key had failed just before.";
     fetches_early, Counter, "pelton_origin_fetches_early", "", "Fetches of values that were asked for often, before they were stale.";
-    fetches_shed, Counter, "pelton_overload_fetches_refused", "", "Fetches not begun, since the shard had more to do than it could.";
+    fetches_shed, Counter, "pelton_overload_fetches_refused", "", "Misses that were not fetched, since the shard had more to do than it could.";
     overload_level, Gauge, "pelton_overload_level", "", "0: normal. 1: elevated. 2: brownout. 3: shed. 4: emergency.";
     overload_changes, Counter, "pelton_overload_level_changes", "", "Changes of the level.";
     overload_lag_ns, Gauge, "pelton_overload_lag_nanoseconds", "", "The lag of the loop that decides on the level.";

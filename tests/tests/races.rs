@@ -44,6 +44,18 @@ fn body(world: &mut SimulatorStage, client: usize) -> String {
     String::from_utf8(body).unwrap()
 }
 
+/// Somebody asks for a key, the origin reads its value, and then has another one; the answer is
+/// held.
+fn ask_before_a_change(world: &mut SimulatorStage, key: &str) -> usize {
+    world.has(key, "1");
+    world.hold(true);
+    let client = world.ask(0, key);
+    world.wait_for_fetches(1);
+    world.read_now();
+    world.has(key, "2");
+    client
+}
+
 /// The one fetch under way is for whoever has asked already, and for nobody else.
 fn is_void(world: &mut SimulatorStage, key: &str, before: usize) {
     let after = world.ask(1, key);
@@ -81,12 +93,7 @@ fn r01_many_misses_of_a_key_are_one_fetch() {
 #[test]
 fn r02_what_was_read_before_a_change_is_not_kept_after_it() {
     run(&[], |world| {
-        world.has("k", "1");
-        world.hold(true);
-        let before = world.ask(0, "k");
-        world.wait_for_fetches(1);
-        world.read_now();
-        world.has("k", "2");
+        let before = ask_before_a_change(world, "k");
         world.tell("k");
         world.settle();
         world.hold(false);
@@ -106,12 +113,7 @@ fn r03_what_was_read_before_a_purge_is_not_kept_after_it() {
     ] {
         for force in [Force::Hard, Force::Soft] {
             run(&[], |world| {
-                world.has("group:k", "1");
-                world.hold(true);
-                let before = world.ask(0, "group:k");
-                world.wait_for_fetches(1);
-                world.read_now();
-                world.has("group:k", "2");
+                let before = ask_before_a_change(world, "group:k");
                 world.purge(&named, force);
                 world.settle();
                 is_void(world, "group:k", before);
@@ -123,12 +125,7 @@ fn r03_what_was_read_before_a_purge_is_not_kept_after_it() {
 #[test]
 fn r05_the_answer_of_a_fetch_that_was_given_up_lands_last_and_is_not_kept() {
     run(&[], |world| {
-        world.has("k", "1");
-        world.hold(true);
-        let before = world.ask(0, "k");
-        world.wait_for_fetches(1);
-        world.read_now();
-        world.has("k", "2");
+        let before = ask_before_a_change(world, "k");
         world.tell("k");
         world.settle();
         let after = world.ask(1, "k");

@@ -345,8 +345,8 @@ fn tell_levels(boards: &[Arc<Board>], levels: &mut [u64]) {
     for (shard, (board, level)) in boards.iter().zip(levels).enumerate() {
         let Counters { overload_level: now, overload_lag_ns: lag_ns, .. } = board.read();
         let before = std::mem::replace(level, now);
-        let name =
-            Level::ALL.iter().find(|level| **level as u64 == now).map_or("", |level| level.name());
+        let is_now = |level: &&Level| **level as u64 == now;
+        let name = Level::ALL.iter().find(is_now).map_or("", |level| level.name());
         let lag_us = lag_ns / 1_000;
         if now > before {
             tracing::warn!("overload: shard {shard} is {name}, with a lag of {lag_us} us");

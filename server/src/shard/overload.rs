@@ -335,7 +335,7 @@ impl Overload {
     }
 }
 
-/// The cohort of a key, below 128: by other bits than those that place it.
+/// The cohort of a key, below 128: by all bits of its hash, of which some place it.
 const fn cohort(hash: KeyHash) -> u64 {
     hash.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57
 }
