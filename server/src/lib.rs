@@ -19,6 +19,7 @@
 //! - [`commands`]: the command line
 
 pub mod admin;
+pub mod api_key;
 pub mod commands;
 pub mod config;
 pub mod error;

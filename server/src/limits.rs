@@ -161,6 +161,10 @@ pub const WAITER_SIZE_MAX: u64 = 32;
 /// Bytes of a miss that is put off to the end of its turn: at most; the shard asserts it.
 pub const MISS_SIZE_MAX: u64 = 48;
 
+/// Bytes of what a shard has of a tenant, and of a key in a table that is a quarter full: at most.
+pub const TENANT_SIZE_MAX: u32 = 128;
+pub const KNOWN_KEY_SIZE_MAX: u32 = 256;
+
 /// Bytes of what is remembered of the last fetch of a key: at most; the shard asserts it.
 pub const RECENT_SIZE_MAX: u64 = 96;
 
@@ -417,6 +421,8 @@ impl Limits {
             + u64::from(self.waiters_max) * WAITER_SIZE_MAX
             + u64::from(self.recent_count) * RECENT_SIZE_MAX
             + u64::from(self.misses_per_turn_max()) * MISS_SIZE_MAX;
+        let (tenants, keys) = config.tenants_count();
+        let tenants = times(tenants, TENANT_SIZE_MAX) + times(keys, KNOWN_KEY_SIZE_MAX);
         let messages = u64::from(self.messages_per_peer_max) * MESSAGE_SIZE;
         let parcels = times(self.parcels_count, self.parcel_size)
             + times(self.big_parcels_count, self.big_parcel_size)
@@ -461,6 +467,7 @@ impl Limits {
                 shard("connections, replies, flights", slots),
                 shard("parcels and messages", parcels),
                 shard("uploads", times(self.uploads_count, self.upload_size)),
+                shard("tenants", tenants),
                 shard("ring", ring),
                 shard("hot keys", hot::SIZE as u64),
                 Line { what: "fetched values", size: fetched, count: 1 },

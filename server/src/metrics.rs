@@ -75,6 +75,9 @@ counters! {
     requests_stale, Counter, "pelton_requests", r#"outcome="stale""#, "Lookups answered from memory beyond the entry's freshness.";
     requests_health, Counter, "pelton_requests", r#"outcome="health""#, "Health checks answered on the data port.";
     requests_refused, Counter, "pelton_requests", r#"outcome="refused""#, "Requests answered 4xx or 5xx because of the request itself.";
+    requests_unauthorized, Counter, "pelton_requests", r#"outcome="unauthorized""#, "Requests answered 401: they show no key, or nobody's.";
+    requests_forbidden, Counter, "pelton_requests", r#"outcome="forbidden""#, "Requests answered 403: their tenant may not do that.";
+    requests_limited, Counter, "pelton_requests", r#"outcome="rate_limited""#, "Requests answered 429: their tenant has used up its rate.";
     requests_shed, Counter, "pelton_requests", r#"outcome="shed""#, "Requests answered 503 because a bound of the shard was reached.";
     requests_error, Counter, "pelton_requests", r#"outcome="error""#, "Lookups answered 502 or 504 because the origin failed.";
     batches, Counter, "pelton_batches", "", "Batches that were answered.";
@@ -161,6 +164,15 @@ counters! {
 }
 
 counters! {
+    /// What a shard counts of one tenant.
+    TenantCounters, TENANT_TABLE:
+    admitted, Counter, "pelton_tenant_requests", r#"outcome="admitted""#, "Requests within the tenant's rate; each key of a batch is one.";
+    limited, Counter, "pelton_tenant_requests", r#"outcome="rate_limited""#, "Requests beyond the tenant's rate.";
+    forbidden, Counter, "pelton_tenant_requests", r#"outcome="forbidden""#, "Requests that the tenant may not make.";
+    connections, Gauge, "pelton_tenant_connections_open", "", "Connections on which the tenant was the last to ask.";
+}
+
+counters! {
     /// What the storage plane counts.
     SnapshotCounters, SNAPSHOT_TABLE:
     written, Counter, "pelton_snapshots", r#"outcome="written""#, "Snapshots that were written.";
@@ -218,13 +230,22 @@ pub struct Board {
     turns: AtomicU64,
     /// Monotonic nanoseconds of the newest turn's wake.
     woke_ns: AtomicU64,
+    /// What is counted of each tenant, by its index.
+    tenants: Box<[[AtomicU64; TENANT_TABLE.len()]]>,
 }
 
 impl Board {
-    /// A board of zeroes.
+    /// A board of zeroes, without tenants.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_tenants(0)
+    }
+
+    /// A board of zeroes, of so many tenants.
+    #[must_use]
+    pub fn with_tenants(count: usize) -> Self {
         Self {
+            tenants: (0..count).map(|_| [const { AtomicU64::new(0) }; _]).collect(),
             values: [const { AtomicU64::new(0) }; TABLE.len()],
             turns: AtomicU64::new(0),
             woke_ns: AtomicU64::new(0),
@@ -254,6 +275,19 @@ impl Board {
         for (cell, value) in self.values.iter().zip(counters.values()) {
             cell.store(value, Ordering::Relaxed);
         }
+    }
+
+    /// Stores the counters of one tenant.
+    pub fn publish_tenant(&self, tenant: usize, counters: &TenantCounters) {
+        for (cell, value) in self.tenants[tenant].iter().zip(counters.values()) {
+            cell.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// The counters of one tenant as last published, in the order of [`TENANT_TABLE`].
+    #[must_use]
+    pub fn read_tenant(&self, tenant: usize) -> [u64; TENANT_TABLE.len()] {
+        self.tenants[tenant].each_ref().map(|cell| cell.load(Ordering::Relaxed))
     }
 
     /// The counters as last published.

@@ -28,11 +28,12 @@ impl Token {
     pub fn of(config: &Config) -> Result<Option<Self>, StartError> {
         match &config.admin.token_file {
             Some(path) => Self::read(path).map(Some),
-            None if config.http.writes => Err(StartError::failed(
-                "http.writes is true and admin.token_file is off: whoever writes must bear a \
-                 token.",
+            None if config.http.writes && !config.has_writing_tenants() => Err(StartError::failed(
+                "http.writes is true, admin.token_file is off and no tenant may write: whoever \
+                     writes must bear a token or be a tenant.",
                 "Set admin.token_file to a file with one line of random letters (openssl rand \
-                 -hex 32), or http.writes to false.",
+                     -hex 32), let a [[tenant]] have the methods PUT or DELETE, or set http.writes \
+                     to false.",
             )),
             None => Ok(None),
         }
@@ -128,6 +129,9 @@ mod tests {
         };
         assert!(of(&[]).expect("nobody may write").is_none());
         let error = of(&["http.writes=true"]).expect_err("no token");
+        let tenant = "[http]\nwrites = true\n[[tenant]]\nmethods = [\"PUT\"]";
+        let config = Config::parse("test", tenant, &[]).expect("valid");
+        assert!(Token::of(&config).expect("a tenant may write").is_none());
         assert!(error.what.contains("http.writes") && error.remedy.contains("admin.token_file"));
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "0123456789abcdef").expect("written");

@@ -135,7 +135,7 @@ pub fn feed<'a>(
                     assert!(write.replace(begun(&head)).is_none(), "one write at a time");
                     (None, consumed)
                 }
-                Step::Batch { expects_continue: waits, consumed } => {
+                Step::Batch { expects_continue: waits, consumed, .. } => {
                     let (body, connection) = (Vec::new(), Connection::Persistent);
                     assert!(write.replace(Event::Batch { waits, body, connection }).is_none());
                     (None, consumed)

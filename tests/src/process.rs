@@ -100,6 +100,17 @@ impl Process {
         Self::start_by(Command::new(binary()), store, sets)
     }
 
+    /// Starts it with a configuration file, over which the settings are put.
+    ///
+    /// # Panics
+    /// If it does not say that it listens.
+    #[must_use]
+    pub fn start_with(file: &Path, store: &Path, sets: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        command.arg("serve").arg("-c").arg(file);
+        Self::run(command, store, sets)
+    }
+
     /// Starts it by `command`, which ends with the binary.
     ///
     /// # Panics
@@ -107,6 +118,10 @@ impl Process {
     #[must_use]
     pub fn start_by(mut command: Command, store: &Path, sets: &[&str]) -> Self {
         command.arg("serve");
+        Self::run(command, store, sets)
+    }
+
+    fn run(mut command: Command, store: &Path, sets: &[&str]) -> Self {
         let path = format!("origin.path={}", store.display());
         let own = [
             r#"server.listen=["127.0.0.1:0"]"#,

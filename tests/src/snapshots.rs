@@ -73,7 +73,7 @@ impl World {
     pub fn new(shards: u16, seed: u64, config: &str, began: Clocks) -> Self {
         let sets: Vec<String> = config.lines().map(str::to_owned).collect();
         let pieces = Pieces(usize::MAX);
-        let mut stage = SimulatorStage::of_config(&sets, seed, pieces, shards, |_| {});
+        let mut stage = SimulatorStage::of_config(("", &sets), seed, pieces, shards, |_| {});
         let (ports, control, page_size, settings) = stage.storage();
         stage.begin_at(Instant::from_ns(BEFORE_MS * 1_000_000));
         let stage = Rc::new(RefCell::new(stage));

@@ -20,7 +20,7 @@ fn limits() -> HttpLimits {
         key_size_max: 16,
         body_size_max: 64,
         batch: BatchLimits { keys_max: 4, body_size_max: 64 },
-        writes: Some(WriteLimits { token, value_size_max: 32 }),
+        writes: Some(WriteLimits { token: Some(token), by_tenants: false, value_size_max: 32 }),
     }
 }
 

@@ -17,7 +17,7 @@ const WORLDS: &[(u64, usize)] =
 const CUTS: &[usize] = &[usize::MAX, 1];
 
 /// Scripts that play on one stage alone; a new one is counted here on purpose.
-const ONLY_SIMULATOR: usize = 31;
+const ONLY_SIMULATOR: usize = 33;
 
 fn scripts() -> Vec<Script> {
     let wanted = std::env::var("WIRE").unwrap_or_default();
@@ -57,10 +57,11 @@ fn the_simulated_world_plays_every_script() {
 #[test]
 fn batches_need_room_for_one_reply_alone() {
     for script in scripts().iter().filter(|script| script.name.starts_with('g')) {
-        let mut stage = SimulatorStage::of_config(&script.config, 1, Pieces(7), 2, |limits| {
-            limits.replies_per_connection_max = 1;
-            limits.requests_per_connection_turn_max = 1;
-        });
+        let mut stage =
+            SimulatorStage::of_config((&script.file, &script.config), 1, Pieces(7), 2, |limits| {
+                limits.replies_per_connection_max = 1;
+                limits.requests_per_connection_turn_max = 1;
+            });
         play(script, &mut stage).unwrap_or_else(|error| panic!("{error}"));
     }
 }

@@ -9,7 +9,7 @@ use crate::histograms::{Distribution, EDGES_NS, Histograms, Outcome};
 use crate::mesh::OriginServer;
 use crate::metrics::{
     Class, Counters, Row, SAMPLE_TABLE, SERVER_TABLE, SNAPSHOT_TABLE, SampleCounters,
-    SnapshotCounters, TABLE,
+    SnapshotCounters, TABLE, TENANT_TABLE,
 };
 use axum::extract::State;
 use axum::http::header;
@@ -25,6 +25,13 @@ use std::time::Duration;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Tenants that have series of their own: those that stand first in the configuration. The others
+/// have one together, so that a scrape stays small; `/stats` shows all.
+const TENANTS_SHOWN_MAX: usize = 32;
+
+/// What the others are called; no tenant is.
+const OTHERS: &str = "_others";
+
 /// What a family of several rows is explained by.
 const BY_LABEL: &str = "By label; see docs/metrics.md.";
 
@@ -34,6 +41,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
         servers: admin.servers().await,
         snapshots: admin.snapshots(),
         samples: admin.samples(),
+        tenants: tenants(&admin),
         histograms: admin.with_histograms(Histograms::clone),
         uptime_s: admin.epoch.uptime().as_secs(),
         staleness_max: admin.facts.staleness_max,
@@ -45,6 +53,20 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response()
 }
 
+/// The tenants that are shown, and what was counted of each.
+fn tenants(admin: &Admin) -> Vec<(String, [u64; TENANT_TABLE.len()])> {
+    let mut shown: Vec<(String, [u64; _])> = Vec::new();
+    for (tenant, name) in admin.facts.tenants.iter().enumerate() {
+        let values = stats::of_tenant(admin, tenant);
+        match shown.get_mut(TENANTS_SHOWN_MAX) {
+            Some((_, others)) => others.iter_mut().zip(values).for_each(|(sum, one)| *sum += one),
+            None if tenant == TENANTS_SHOWN_MAX => shown.push((OTHERS.to_owned(), values)),
+            None => shown.push((name.clone(), values)),
+        }
+    }
+    shown
+}
+
 /// What the shards had published at the time of a scrape.
 #[derive(Debug)]
 struct Snapshot {
@@ -52,6 +74,7 @@ struct Snapshot {
     servers: Vec<OriginServer>,
     snapshots: SnapshotCounters,
     samples: SampleCounters,
+    tenants: Vec<(String, [u64; TENANT_TABLE.len()])>,
     histograms: Histograms,
     uptime_s: u64,
     staleness_max: Option<Duration>,
@@ -65,6 +88,12 @@ impl Collector for Snapshot {
         let servers: Vec<Series<'_>> =
             servers.iter().map(|(name, values)| (Some(("server", *name)), &values[..])).collect();
         encode_table(&mut encoder, SERVER_TABLE, &servers)?;
+        let tenants: Vec<Series<'_>> = self
+            .tenants
+            .iter()
+            .map(|(name, values)| (Some(("tenant", &**name)), &values[..]))
+            .collect();
+        encode_table(&mut encoder, TENANT_TABLE, &tenants)?;
         encode_table(&mut encoder, SAMPLE_TABLE, &[(None, &self.samples.values())])?;
         encode_table(&mut encoder, SNAPSHOT_TABLE, &[(None, &self.snapshots.values())])?;
         self.encode_shards(&mut encoder)?;

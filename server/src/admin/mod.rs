@@ -16,9 +16,10 @@ pub use hot::{HotKey, HotReport, TOP_MAX};
 pub use key::{bounded as bounded_key, parse as parse_key, percent as percent_key};
 pub use purge::Purger;
 
+use crate::config::Config;
 use crate::histograms::Histograms;
 use crate::hot::Window;
-use crate::limits::Bill;
+use crate::limits::{Bill, Limits};
 use crate::mesh::{Control, ExplainRequest, OriginServer, ServersRequest, Taker};
 use crate::metrics::{Board, SampleBoard, SampleCounters, SnapshotBoard, SnapshotCounters};
 use crate::sys::clock::Epoch;
@@ -96,6 +97,27 @@ pub struct Facts {
     pub bill: Bill,
     /// The effective configuration.
     pub config: serde_json::Value,
+    /// The names of the tenants, by their index.
+    pub tenants: Vec<String>,
+}
+
+impl Facts {
+    /// Of a server with this configuration and this origin.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        limits: &Limits,
+        origin: String,
+        staleness_max: Option<Duration>,
+    ) -> Self {
+        Self {
+            origin,
+            staleness_max,
+            bill: limits.bill(config),
+            config: config.to_json(),
+            tenants: config.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
+        }
+    }
 }
 
 /// Histograms of all shards, added up since the start.

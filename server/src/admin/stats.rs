@@ -3,7 +3,9 @@
 use super::Admin;
 use crate::histograms::{Distribution, Outcome};
 use crate::mesh::OriginServer;
-use crate::metrics::{Counters, Row, SAMPLE_TABLE, SERVER_TABLE, SNAPSHOT_TABLE, TABLE};
+use crate::metrics::{
+    Counters, Row, SAMPLE_TABLE, SERVER_TABLE, SNAPSHOT_TABLE, TABLE, TENANT_TABLE,
+};
 use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -40,9 +42,26 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Response {
         "loop_lag_ns": lag,
         "origin_samples": fields(SAMPLE_TABLE, &admin.samples().values()),
         "snapshots": fields(SNAPSHOT_TABLE, &admin.snapshots().values()),
+        "tenants": tenants(&admin),
         "total": counters(&sum(&shards)),
         "shards": shards.iter().map(counters).collect::<Vec<_>>(),
     }))
+}
+
+/// What all shards together have counted of a tenant.
+pub(super) fn of_tenant(admin: &Admin, tenant: usize) -> [u64; TENANT_TABLE.len()] {
+    let shards = admin.boards.iter().map(|board| board.read_tenant(tenant));
+    shards.fold([0; _], |total, shard| std::array::from_fn(|row| total[row] + shard[row]))
+}
+
+fn tenants(admin: &Admin) -> Map<String, Value> {
+    let named = admin.facts.tenants.iter().enumerate();
+    named
+        .map(|(tenant, name)| {
+            let fields = fields(TENANT_TABLE, &of_tenant(admin, tenant));
+            (name.clone(), Value::Object(fields))
+        })
+        .collect()
 }
 
 /// The counters of all shards together.

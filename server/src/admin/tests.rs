@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::histograms::Outcome;
 use crate::limits::{Grant, Limits};
 use crate::mesh::{Giver, boxes};
-use crate::metrics::{Counters, SAMPLE_TABLE, SERVER_TABLE, ServerCounters, TABLE};
+use crate::metrics::{Counters, SAMPLE_TABLE, SERVER_TABLE, ServerCounters, TABLE, TenantCounters};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ fn shard() -> (Shard, Source) {
     taker.give_back(Box::new(Histograms::new()));
     let (hot_keys, hot_taker) = boxes(1);
     let source = Source { histograms: taker, hot_keys: hot_taker };
-    (Shard { board: Arc::new(Board::new()), histograms, _hot_keys: hot_keys }, source)
+    (Shard { board: Arc::new(Board::with_tenants(2)), histograms, _hot_keys: hot_keys }, source)
 }
 
 /// Tells of two servers, of which the second was left alone seven times.
@@ -46,14 +46,13 @@ fn ask(
     let (control, ready, epoch) =
         (Control::new(), Arc::new(AtomicBool::new(false)), Epoch::begin());
     prepare(&mut shards, &control, &ready, epoch);
-    let config = Config::default();
+    let text = "[[tenant]]\nrate = 5\n[[tenant]]\nname = \"b\"\nkeys = \"sha256:DIGITS\"";
+    let text = text.replace("DIGITS", &"5".repeat(64));
+    let config = Config::parse("test", &text, &[]).unwrap();
     let grant = Grant { shards: 2, descriptors_max: 20_000, memory_size: 8 << 30 };
-    let facts = Facts {
-        origin: "a test".into(),
-        staleness_max: Some(Duration::from_millis(2_001)),
-        bill: Limits::new(&config, &grant).unwrap().bill(&config),
-        config: config.to_json(),
-    };
+    let limits = Limits::new(&config, &grant).unwrap();
+    let staleness_max = Some(Duration::from_millis(2_001));
+    let facts = Facts::new(&config, &limits, "a test".into(), staleness_max);
     let boards = shards.iter().map(|shard| Arc::clone(&shard.board)).collect();
     let (requests, _nobody) = mpsc::channel(1);
     let purger = Purger { requests, token: None };
@@ -120,6 +119,8 @@ fn metrics_show_every_row_once_and_the_histograms_that_were_handed_over() {
             let counters =
                 Counters { requests_hit: 20, busy_ns: 1, waited_ns: 3, ..Counters::default() };
             shard.board.publish(&counters);
+            let counters = TenantCounters { limited: 4, ..TenantCounters::default() };
+            shard.board.publish_tenant(1, &counters);
             let given = shard.histograms.give(|histograms| {
                 histograms.record_latencies(Outcome::Hit, 30_000, 7);
             });
@@ -142,6 +143,9 @@ fn metrics_show_every_row_once_and_the_histograms_that_were_handed_over() {
         r#"pelton_shard_busy_ratio{shard="1"} 0.25"#,
         r#"pelton_shard_requests_total{shard="0"} 20"#,
         "pelton_connections_open 0",
+        r#"pelton_tenant_requests_total{tenant="b",outcome="rate_limited"} 8"#,
+        r#"pelton_tenant_requests_total{tenant="anonymous",outcome="rate_limited"} 0"#,
+        r#"pelton_tenant_connections_open{tenant="b"} 0"#,
         r#"pelton_origin_server_requests_total{server="b:2",outcome="broken"} 7"#,
         r#"pelton_origin_server_limit{server="a:1"} 0"#,
         r#"pelton_origin_inconsistent_total{window="5s"} 3"#,
@@ -154,6 +158,7 @@ fn metrics_show_every_row_once_and_the_histograms_that_were_handed_over() {
     assert_eq!(stats["latency_ns"]["hit"]["count"], 14);
     assert_eq!(stats["origin_servers"][1]["server"], "b:2");
     assert_eq!(stats["origin_servers"][1]["broken"], 7);
+    assert_eq!(stats["tenants"]["b"]["limited"], 8);
 }
 
 #[test]
@@ -161,6 +166,8 @@ fn the_configuration_is_shown_and_what_is_not_there_is_not_found() {
     let answers = ask(&["GET /config", "GET /nothing", "POST /metrics"], |_, _, _, _| {});
     let config: serde_json::Value = serde_json::from_str(&answers[0].1).unwrap();
     assert_eq!(config["cache"]["negative_ttl"], "2s");
+    assert_eq!(config["tenant"][1]["keys"], "1 set, not shown");
+    assert!(!answers[0].1.contains("5555"), "not even a digest");
     assert_eq!((answers[1].0, answers[2].0), (404, 405));
 }
 

@@ -8,6 +8,7 @@ mod check;
 mod explain;
 mod hot;
 mod import;
+mod key;
 mod serve;
 
 use crate::admin::TOP_MAX;
@@ -87,11 +88,26 @@ enum Command {
         #[command(flatten)]
         source: Source,
     },
+    /// API keys of tenants.
+    Key {
+        #[command(subcommand)]
+        what: Key,
+    },
     /// List every setting with its default and what it does.
     Settings {
         /// As the page docs/configuration.md.
         #[arg(long)]
         markdown: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Key {
+    /// Make a key. It is kept nowhere: the client gets the key, the configuration its digest.
+    New {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -176,6 +192,7 @@ fn dispatch(line: Line) -> Result<Exit, Failure> {
             let arguments = Explain { key, is_percent: percent, admin, json };
             Ok(explain::run(&source.load()?, &arguments, &mut io::stdout())?)
         }
+        Command::Key { what: Key::New { json } } => Ok(key::new(json, &mut io::stdout())),
         Command::Settings { markdown } => {
             print!("{}", if markdown { config::markdown() } else { config::listing() });
             Ok(Exit::Fine)

@@ -5,6 +5,7 @@
 
 use super::address::Address;
 use super::unit;
+use crate::api_key::KeyDigest;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -77,10 +78,16 @@ pub enum Kind {
     CountOrAuto(u32, u32),
     /// A number.
     Count(u32, u32),
+    /// A number, or `off`.
+    CountOrOff(u32, u32),
     /// `true` or `false`.
     Flag,
     /// One of some words.
     Word(&'static [&'static str]),
+    /// Some of some words.
+    Words(&'static [&'static str]),
+    /// Digests of API keys, at most so many.
+    KeyDigests(usize),
     /// A path.
     Path,
     /// A path, or `off`.
@@ -112,8 +119,11 @@ pub(crate) enum Value {
     Duration(Duration),
     CountOrAuto(Option<u32>),
     Count(u32),
+    CountOrOff(Option<u32>),
     Flag(bool),
     Word(&'static str),
+    Words(Vec<&'static str>),
+    KeyDigests(Vec<KeyDigest>),
     Path(PathBuf),
     PathOrOff(Option<PathBuf>),
     Text(String),
@@ -136,7 +146,7 @@ impl Kind {
             Form::Flag(_) => Err(wrong(raw, "a flag does not belong here".into())),
             Form::Integer(number) => self.read_integer(*number).map_err(|what| wrong(raw, what)),
             Form::List(items) if matches!(self, Self::Addresses) => read_addresses(raw, items),
-            Form::List(items) => self.read_texts(raw, items),
+            Form::List(items) => self.read_list(raw, items),
             Form::Foreign(name) => Err(wrong(raw, format!("{name} does not belong here"))),
         }
     }
@@ -156,13 +166,14 @@ impl Kind {
                 within(ms, min, max, show).map(|_| Value::Duration(duration))
             }
             Self::CountOrAuto(..) if text == "auto" => Ok(Value::CountOrAuto(None)),
-            Self::CountOrAuto(..) | Self::Count(..) => Err(no("a number")),
+            Self::CountOrOff(..) if text == "off" => Ok(Value::CountOrOff(None)),
+            Self::CountOrAuto(..) | Self::Count(..) | Self::CountOrOff(..) => Err(no("a number")),
+            Self::Words(words) => word(words, text).map(|word| Value::Words(vec![word])),
+            Self::KeyDigests(_) => {
+                KeyDigest::parse(text).map(|digest| Value::KeyDigests(vec![digest]))
+            }
             Self::Flag => Err(no("a flag")),
-            Self::Word(words) => words
-                .iter()
-                .find(|word| **word == text)
-                .map(|word| Value::Word(word))
-                .ok_or_else(|| no("one of the words")),
+            Self::Word(words) => word(words, text).map(Value::Word),
             Self::Path | Self::PathOrOff if text.is_empty() => Err(no("a path")),
             Self::PathOrOff if text == "off" => Ok(Value::PathOrOff(None)),
             Self::PathOrOff => Ok(Value::PathOrOff(Some(text.into()))),
@@ -194,21 +205,25 @@ impl Kind {
     }
 
     /// Checks a list of texts; `raw` is the whole list.
-    fn read_texts(self, raw: &Raw, items: &[Raw]) -> Result<Value, Wrong> {
-        let Self::Texts(min, max) = self else {
+    fn read_list(self, raw: &Raw, items: &[Raw]) -> Result<Value, Wrong> {
+        if let Self::Words(words) = self {
+            return each(items, |text| word(words, text)).map(Value::Words);
+        }
+        let (Self::Texts(_, max) | Self::KeyDigests(max)) = self else {
             return Err(wrong(raw, "a list does not belong here".into()));
         };
+        let min = if let Self::Texts(min, _) = self { min } else { 0 };
         if !(min..=max).contains(&items.len()) {
             return Err(wrong(raw, format!("there are {}, not {min} to {max}", items.len())));
         }
-        let text = |item: &Raw| {
-            let Form::Text(text) = &item.form else { return None };
-            Some(text.clone()).filter(|text| !text.is_empty())
+        if let Self::KeyDigests(_) = self {
+            return each(items, KeyDigest::parse).map(Value::KeyDigests);
+        }
+        let text = |text: &str| match text {
+            "" => Err("this is not a text in quotes".into()),
+            text => Ok(text.to_owned()),
         };
-        let texts = items.iter().map(|item| {
-            text(item).ok_or_else(|| wrong(item, "this is not a text in quotes".into()))
-        });
-        texts.collect::<Result<_, _>>().map(Value::Texts)
+        each(items, text).map(Value::Texts)
     }
 
     /// Checks what was written as a bare number.
@@ -220,6 +235,8 @@ impl Kind {
         };
         if let Self::Count(min, max) = self {
             bounded(min, max).map(Value::Count)
+        } else if let Self::CountOrOff(min, max) = self {
+            bounded(min, max).map(|count| Value::CountOrOff(Some(count)))
         } else if let Self::CountOrAuto(min, max) = self {
             bounded(min, max).map(|count| Value::CountOrAuto(Some(count)))
         } else if matches!(self, Self::Cpus) {
@@ -250,9 +267,12 @@ impl Kind {
             ),
             Self::CountOrAuto(min, max) => format!("\"auto\" or a number from {min} to {max}"),
             Self::Count(min, max) => format!("a number from {min} to {max}"),
+            Self::CountOrOff(min, max) => format!("\"off\" or a number from {min} to {max}"),
             Self::Flag => "true or false".into(),
-            Self::Word(words) => {
-                words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ")
+            Self::Word(words) => quoted(words, " or "),
+            Self::Words(words) => format!("a list of {}", quoted(words, ", ")),
+            Self::KeyDigests(max) => {
+                format!("a list of up to {max} digests as `pelton key new` prints them")
             }
             Self::Path => "a path".into(),
             Self::PathOrOff => "a path, or \"off\"".into(),
@@ -289,8 +309,11 @@ impl Value {
             Self::Duration(duration) => json!(unit::duration_text(*duration)),
             Self::CountOrAuto(Some(count)) | Self::Count(count) => json!(count),
             Self::CountOrAuto(None) => json!("auto"),
+            Self::CountOrOff(count) => count.map_or_else(|| json!("off"), |count| json!(count)),
             Self::Flag(flag) => json!(flag),
             Self::Word(word) => json!(word),
+            Self::Words(words) => json!(words),
+            Self::KeyDigests(digests) => json!(format!("{} set, not shown", digests.len())),
             Self::Path(path) => json!(path.to_string_lossy()),
             Self::PathOrOff(None) => json!("off"),
             Self::PathOrOff(Some(path)) => json!(path.to_string_lossy()),
@@ -315,6 +338,23 @@ impl Value {
     }
 }
 
+/// Reads each item of a list of texts.
+fn each<T>(items: &[Raw], read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Wrong> {
+    let one = |item: &Raw| {
+        let Form::Text(text) = &item.form else {
+            return Err(wrong(item, "this is not a text in quotes".into()));
+        };
+        read(text).map_err(|what| wrong(item, what))
+    };
+    items.iter().map(one).collect()
+}
+
+/// The one of `words` that `text` is.
+fn word(words: &[&'static str], text: &str) -> Result<&'static str, String> {
+    let found = words.iter().find(|word| **word == text);
+    found.copied().ok_or_else(|| format!("\"{text}\" is not one of the words"))
+}
+
 fn wrong(raw: &Raw, what: String) -> Wrong {
     Wrong { span: raw.span.clone(), what }
 }
@@ -328,6 +368,10 @@ fn within(value: u64, min: u64, max: u64, show: impl Fn(u64) -> String) -> Resul
     } else {
         Ok(value)
     }
+}
+
+fn quoted(words: &[&str], between: &str) -> String {
+    words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(between)
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

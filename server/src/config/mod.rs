@@ -9,15 +9,18 @@ mod kind;
 mod problem;
 mod reference;
 mod source;
+mod tenants;
 mod unit;
 
 pub use address::Address;
 pub use kind::{Kind, Memory, Share};
 pub use problem::ConfigError;
 pub use reference::{listing, markdown};
+pub use tenants::{ANONYMOUS, CACHE_SHARES_COUNT_MAX, TENANTS_MAX};
 
 pub(crate) use unit::size_text;
 
+use crate::api_key::KeyDigest;
 use kind::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -38,53 +41,103 @@ pub struct Parameter {
     pub sentence: &'static str,
 }
 
-/// Declares [`Config`], its sections and [`PARAMETERS`] from one list.
-macro_rules! parameters {
-    ($($(#[$doc:meta])+ $section:ident: $Section:ident {
-        $($key:ident: $type:ty, $Kind:ident $(($($bound:expr),+))?, $default:literal,
-            $sentence:literal;)+
-    })+) => {
-        /// The whole configuration, checked.
+/// Declares a section: what it holds, how it is made of values in the order of its rows, and how it
+/// is shown.
+macro_rules! section {
+    ($(#[$doc:meta])+ $section:ident: $Section:ident {
+        $($key:ident: $type:ty, $Kind:ident, $sentence:literal;)+
+    }) => {
+        $(#[$doc])+
         #[derive(Clone, Debug, PartialEq)]
-        pub struct Config { $($(#[$doc])+ pub $section: $Section,)+ }
+        pub struct $Section { $(#[doc = $sentence] pub $key: $type,)+ }
 
-        $(
-            $(#[$doc])+
-            #[derive(Clone, Debug, PartialEq)]
-            pub struct $Section { $(#[doc = $sentence] pub $key: $type,)+ }
-        )+
+        impl $Section {
+            fn from_values(values: &mut dyn Iterator<Item = Value>) -> Self {
+                Self { $($key: match values.next() {
+                    Some(Value::$Kind(value)) => value,
+                    other => unreachable!("{}: {other:?}", stringify!($section.$key)),
+                },)+ }
+            }
 
-        /// Every parameter, section by section.
-        pub const PARAMETERS: &[Parameter] = &[$($(Parameter {
+            /// The values in effect, in units that a configuration file takes.
+            fn to_json(&self) -> serde_json::Value {
+                let mut keys = serde_json::Map::new();
+                $(keys.insert(
+                    stringify!($key).into(),
+                    Value::$Kind(self.$key.clone()).to_json(),
+                );)+
+                keys.into()
+            }
+        }
+    };
+}
+
+/// Declares the rows of sections in the order of their values.
+macro_rules! rows {
+    ($($section:ident {
+        $($key:ident, $Kind:ident $(($($bound:expr),+))?, $default:literal, $sentence:literal;)+
+    })+) => {
+        &[$($(Parameter {
             section: stringify!($section),
             key: stringify!($key),
             kind: Kind::$Kind $(($($bound),+))?,
             default: $default,
             sentence: $sentence,
-        },)+)+];
+        },)+)+]
+    };
+}
+
+/// Declares [`Config`], its sections and [`PARAMETERS`] from one list, and what of it there may be
+/// several with [`TENANT_PARAMETERS`] from another.
+macro_rules! parameters {
+    ($($(#[$doc:meta])+ $section:ident: $Section:ident {
+        $($key:ident: $type:ty, $Kind:ident $(($($bound:expr),+))?, $default:literal,
+            $sentence:literal;)+
+    })+
+    each $(#[$each_doc:meta])+ $each:ident: $Each:ident {
+        $($each_key:ident: $each_type:ty, $EachKind:ident $(($($each_bound:expr),+))?,
+            $each_default:literal, $each_sentence:literal;)+
+    }) => {
+        /// The whole configuration, checked.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {
+            $($(#[$doc])+ pub $section: $Section,)+
+            $(#[$each_doc])+ pub tenants: Vec<$Each>,
+        }
+
+        $(section! {
+            $(#[$doc])+ $section: $Section { $($key: $type, $Kind, $sentence;)+ }
+        })+
+        section! {
+            $(#[$each_doc])+ $each: $Each { $($each_key: $each_type, $EachKind, $each_sentence;)+ }
+        }
+
+        /// Every parameter, section by section.
+        pub const PARAMETERS: &[Parameter] = rows! {
+            $($section { $($key, $Kind $(($($bound),+))?, $default, $sentence;)+ })+
+        };
+
+        /// Every parameter of a tenant.
+        pub const TENANT_PARAMETERS: &[Parameter] = rows! {
+            $each { $($each_key, $EachKind $(($($each_bound),+))?, $each_default,
+                $each_sentence;)+ }
+        };
 
         impl Config {
             /// The configuration with `values` in the order of [`PARAMETERS`].
-            fn from_values(values: Vec<Value>) -> Self {
+            fn from_values(values: Vec<Value>, tenants: Vec<$Each>) -> Self {
                 let mut values = values.into_iter();
-                Self { $($section: $Section { $($key: match values.next() {
-                    Some(Value::$Kind(value)) => value,
-                    other => unreachable!("{}: {other:?}", stringify!($section.$key)),
-                },)+ },)+ }
+                Self { $($section: $Section::from_values(&mut values),)+ tenants }
             }
 
-            /// The effective values, in units that a configuration file takes.
+            /// The effective values, in units that a configuration file takes. Of API keys it has
+            /// nothing but their number.
             #[must_use]
             pub fn to_json(&self) -> serde_json::Value {
                 let mut sections = serde_json::Map::new();
-                $({
-                    let mut keys = serde_json::Map::new();
-                    $(keys.insert(
-                        stringify!($key).into(),
-                        Value::$Kind(self.$section.$key.clone()).to_json(),
-                    );)+
-                    sections.insert(stringify!($section).into(), keys.into());
-                })+
+                $(sections.insert(stringify!($section).into(), self.$section.to_json());)+
+                let tenants = self.tenants.iter().map($Each::to_json).collect();
+                sections.insert(stringify!($each).into(), tenants);
                 sections.into()
             }
         }
@@ -200,6 +253,19 @@ parameters! {
     log: Log {
         level: &'static str, Word(&["error", "warn", "info", "debug", "trace"]), r#""info""#, "Least severity that is written.";
     }
+    each
+    /// Who asks, by API key, and what they may have. Without any, everybody may ask for everything.
+    tenant: Tenant {
+        name: String, Text, r#""anonymous""#, "What the tenant is called in metrics and logs. `anonymous` has no keys: it is who shows none; without it, they are answered 401.";
+        keys: Vec<KeyDigest>, KeyDigests(2), "[]", "Digests of the tenant's API keys, as `pelton key new` prints them; two, so that one can follow the other. A client sends its key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.";
+        class: &'static str, Word(&["critical", "standard", "sheddable"]), r#""standard""#, "Whose misses are fetched first where there is not time for all. In an emergency, `sheddable` connections are not read.";
+        rate: Option<u32>, CountOrOff(1, 10_000_000), r#""off""#, "Requests a second, all shards together; what comes beyond is answered 429. Each key of a batch is one.";
+        burst: Option<u32>, CountOrAuto(1, 10_000_000), r#""auto""#, "Requests at once, after a pause. `auto`: a tenth of a second's.";
+        connections: Share, Share(1, 1000), r#""100%""#, "Share of a shard's connections that the tenant may hold; what comes beyond is answered 503 and closed.";
+        cache: Share, Share(0, 500), r#""0%""#, "Share of the cache that others cannot take from what the tenant has asked for. All tenants together have at most half.";
+        methods: Vec<&'static str>, Words(&["GET", "POST", "PUT", "DELETE"]), r#"["GET", "POST"]"#, "What the tenant may do; others are answered 403. GET is also HEAD, POST is batches; PUT and DELETE need http.writes.";
+        prefix: Option<String>, TextOrOff, r#""off""#, "How the keys begin that the tenant may ask for; others are answered 403. `off`: all.";
+    }
 }
 
 impl Config {
@@ -224,7 +290,8 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn parse(name: &str, text: &str, sets: &[String]) -> Result<Self, ConfigError> {
-        source::read(name, text, sets).map(Self::from_values)
+        let (values, tenants) = source::read(name, text, sets)?;
+        Ok(Self::from_values(values, tenants))
     }
 }
 

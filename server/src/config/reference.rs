@@ -1,6 +1,6 @@
 //! The table of parameters for readers: `--help` and the reference in `docs/configuration.md`.
 
-use super::PARAMETERS;
+use super::{PARAMETERS, TENANT_PARAMETERS};
 use std::fmt::Write as _;
 
 /// What opens the reference.
@@ -21,7 +21,7 @@ This page is written by `pelton settings --markdown`.
 #[must_use]
 pub fn listing() -> String {
     let mut out = String::from("Configuration (section.key = default):\n");
-    for row in PARAMETERS {
+    for row in PARAMETERS.iter().chain(TENANT_PARAMETERS) {
         let (section, key) = (row.section, row.key);
         writeln!(out, "  {section}.{key} = {}\n      {}", row.default, row.sentence)
             .expect("a string takes every character");
@@ -34,12 +34,14 @@ pub fn listing() -> String {
 pub fn markdown() -> String {
     let mut out = String::from(PREFACE);
     let mut section = "";
-    for row in PARAMETERS {
+    for row in PARAMETERS.iter().chain(TENANT_PARAMETERS) {
         if row.section != section {
             section = row.section;
+            // Of tenants there may be several.
+            let (open, close) = if section == "tenant" { ("[[", "]]") } else { ("[", "]") };
             write!(
                 out,
-                "\n## [{section}]\n\n\
+                "\n## {open}{section}{close}\n\n\
                  | key | default | expected | what it does |\n|---|---|---|---|\n"
             )
             .expect("a string takes every character");

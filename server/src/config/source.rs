@@ -5,24 +5,32 @@
 
 use super::kind::{Form, Raw, Value};
 use super::problem::{ConfigError, Problem};
-use super::{PARAMETERS, Parameter};
+use super::{PARAMETERS, Parameter, TENANT_PARAMETERS, Tenant};
 use miette::NamedSource;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// A value for each parameter: its default, or what `text` says, or what the last of `sets` says.
-pub(crate) fn read(name: &str, text: &str, sets: &[String]) -> Result<Vec<Value>, ConfigError> {
+/// The list of tenants.
+const TENANT: &str = "tenant";
+
+/// A value for each parameter: its default, or what `text` says, or what the last of `sets` says;
+/// and the tenants that `text` names.
+pub(crate) fn read(
+    name: &str,
+    text: &str,
+    sets: &[String],
+) -> Result<(Vec<Value>, Vec<Tenant>), ConfigError> {
     let mut values: Vec<Value> = PARAMETERS.iter().map(default).collect();
     let mut reader = Reader { name, text, values: &mut values, problems: Vec::new() };
-    reader.file();
+    let tenants = reader.file();
     let mut problems = reader.problems;
     for set in sets {
         let mut reader = Reader { name: "--set", text: set, values: &mut values, problems };
         reader.set();
         problems = reader.problems;
     }
-    if problems.is_empty() { Ok(values) } else { Err(ConfigError::new(problems)) }
+    if problems.is_empty() { Ok((values, tenants)) } else { Err(ConfigError::new(problems)) }
 }
 
 /// The value that `parameter` has where nothing sets it.
@@ -42,8 +50,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the source as a TOML file.
-    fn file(&mut self) {
+    /// Reads the source as a TOML file. Returns the tenants that it names.
+    fn file(&mut self) -> Vec<Tenant> {
         let text = self.text;
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
@@ -53,12 +61,15 @@ impl Reader<'_> {
             self.problem("config::syntax", what, span, error.message().into(), help.into());
         }
         // After a broken line the rest of the table is a guess.
+        let mut tenants = Vec::new();
         if !errors.is_empty() {
-            return;
+            return tenants;
         }
         for (section, value) in table.get_ref() {
             let name: &str = section.get_ref();
-            if !PARAMETERS.iter().any(|parameter| parameter.section == name) {
+            if name == TENANT {
+                self.tenants(section.span(), value.get_ref(), &mut tenants);
+            } else if !PARAMETERS.iter().any(|parameter| parameter.section == name) {
                 self.unknown_section(name, section.span());
             } else if let DeValue::Table(keys) = value.get_ref() {
                 for (key, value) in keys {
@@ -71,6 +82,44 @@ impl Reader<'_> {
                 let help = format!("write [{name}] on a line of its own, and its keys below");
                 self.problem("config::value", what, section.span(), "not a key".into(), help);
             }
+        }
+        tenants
+    }
+
+    /// Reads what stands below each `[[tenant]]`.
+    fn tenants(&mut self, span: Range<usize>, value: &DeValue<'_>, tenants: &mut Vec<Tenant>) {
+        let DeValue::Array(items) = value else {
+            let what = format!("there may be several tenants, and `{TENANT}` is one");
+            let help = format!("write [[{TENANT}]] on a line of its own, and its keys below");
+            self.problem("config::value", what, span, "not in a list".into(), help);
+            return;
+        };
+        for item in items {
+            let mut values: Vec<Value> = TENANT_PARAMETERS.iter().map(default).collect();
+            let DeValue::Table(keys) = item.get_ref() else {
+                let what = format!("an item of `{TENANT}` is no table");
+                let help = format!("write [[{TENANT}]] on a line of its own, and its keys below");
+                self.problem("config::value", what, item.span(), "this one".into(), help);
+                continue;
+            };
+            let mut reader = Reader {
+                name: self.name,
+                text: self.text,
+                values: &mut values,
+                problems: std::mem::take(&mut self.problems),
+            };
+            for (key, value) in keys {
+                reader.key_of(TENANT_PARAMETERS, TENANT, key.get_ref(), key.span(), |parameter| {
+                    parameter.kind.read(&raw(value)).map_err(|wrong| (wrong.span, wrong.what))
+                });
+            }
+            self.problems = reader.problems;
+            let tenant = Tenant::from_values(&mut values.into_iter());
+            if let Some((what, help)) = tenant.fault(tenants) {
+                let label = format!("tenant `{}`", tenant.name);
+                self.problem("config::tenant", what, item.span(), label, help.into());
+            }
+            tenants.push(tenant);
         }
     }
 
@@ -87,6 +136,12 @@ impl Reader<'_> {
             return;
         };
         let start = text.len() - text.trim_start().len();
+        if section == TENANT {
+            let what = "tenants are a list".into();
+            let help = format!("write [[{TENANT}]] into a file, and name it with -c");
+            self.problem("config::set", what, 0..text.len(), "not set by itself".into(), help);
+            return;
+        }
         if !PARAMETERS.iter().any(|parameter| parameter.section == section) {
             self.unknown_section(section, start..start + section.len());
             return;
@@ -106,16 +161,28 @@ impl Reader<'_> {
         span: Range<usize>,
         read: impl FnOnce(&Parameter) -> Result<Value, (Range<usize>, String)>,
     ) {
-        let found = PARAMETERS.iter().position(|p| p.section == section && p.key == key);
+        self.key_of(PARAMETERS, section, key, span, read);
+    }
+
+    /// Does that for a key of `rows`, which are those of the values.
+    fn key_of(
+        &mut self,
+        rows: &[Parameter],
+        section: &str,
+        key: &str,
+        span: Range<usize>,
+        read: impl FnOnce(&Parameter) -> Result<Value, (Range<usize>, String)>,
+    ) {
+        let found = rows.iter().position(|p| p.section == section && p.key == key);
         let Some(at) = found else {
-            self.unknown_key(section, key, span);
+            self.unknown_key(rows, section, key, span);
             return;
         };
-        match read(&PARAMETERS[at]) {
+        match read(&rows[at]) {
             Ok(value) => self.values[at] = value,
             Err((span, label)) => {
                 let what = format!("`{section}.{key}` has no valid value");
-                let help = format!("expected {}", PARAMETERS[at].kind.expected());
+                let help = format!("expected {}", rows[at].kind.expected());
                 self.problem("config::value", what, span, label, help);
             }
         }
@@ -124,9 +191,11 @@ impl Reader<'_> {
     fn unknown_section(&mut self, name: &str, span: Range<usize>) {
         let mut sections: Vec<&str> = PARAMETERS.iter().map(|p| p.section).collect();
         sections.dedup();
+        sections.push(TENANT);
         // A key that stands before the first section is a common slip.
         let home = PARAMETERS.iter().find(|parameter| parameter.key == name);
         let help = match (nearest(name, &sections), home) {
+            (Some(TENANT), _) => format!("did you mean [[{TENANT}]]?"),
             (Some(near), _) => format!("did you mean [{near}]?"),
             (None, Some(home)) => format!("`{name}` belongs below [{}]", home.section),
             (None, None) => format!("the sections are {}", sections.join(", ")),
@@ -135,8 +204,8 @@ impl Reader<'_> {
         self.problem("config::unknown_section", what, span, "not a section".into(), help);
     }
 
-    fn unknown_key(&mut self, section: &str, key: &str, span: Range<usize>) {
-        let rows = PARAMETERS.iter().filter(|parameter| parameter.section == section);
+    fn unknown_key(&mut self, rows: &[Parameter], section: &str, key: &str, span: Range<usize>) {
+        let rows = rows.iter().filter(|parameter| parameter.section == section);
         let keys: Vec<&str> = rows.map(|parameter| parameter.key).collect();
         let elsewhere = PARAMETERS.iter().find(|parameter| parameter.key == key);
         let help = match (nearest(key, &keys), elsewhere) {
@@ -296,6 +365,57 @@ mod tests {
         assert_eq!(config.server.listen, ["[::1]:80".parse::<Address>().unwrap()]);
         assert!(!config.http.cache_status);
         assert_eq!(config.cache.hash_key, Some([1, 0x255]));
+    }
+
+    #[test]
+    fn tenants_are_read_from_the_file() {
+        let digest = format!("sha256:{:064}", 1);
+        let text = format!(
+            "[[tenant]]\nname = \"web\"\nkeys = [\"{digest}\"]\nclass = \"critical\"\n\
+             rate = 100\ncache = \"10%\"\nprefix = \"img:\"\n\n\
+             [[tenant]]\nname = \"anonymous\"\nmethods = [\"GET\"]\n"
+        );
+        let config = Config::parse("pelton.toml", &text, &[]).unwrap();
+        let [web, anonymous] = &config.tenants[..] else { panic!("two: {:?}", config.tenants) };
+        assert_eq!((web.name.as_str(), web.class, web.rate), ("web", "critical", Some(100)));
+        assert_eq!((web.keys.len(), web.cache.permille(), web.burst), (1, 100, None));
+        assert_eq!(
+            (web.methods.as_slice(), web.prefix.as_deref()),
+            (&["GET", "POST"][..], Some("img:"))
+        );
+        assert!(anonymous.is_anonymous() && anonymous.methods == ["GET"]);
+        let shown = config.to_json()["tenant"].to_string();
+        assert!(shown.contains("1 set, not shown") && !shown.contains("0001"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_tenant_is_shown_at_its_place() {
+        let tenant = |name: &str, rest: &str| format!("[[tenant]]\nname = \"{name}\"\n{rest}\n");
+        let keys = |n: u32| format!("keys = [\"sha256:{n:064}\"]");
+        let web = tenant("web", &keys(1));
+        for (text, parts) in [
+            (tenant("web", ""), ["[pelton.toml:1:1]", "`web` has no key", "pelton key new"]),
+            (tenant("anonymous", &keys(1)), ["config::tenant", "shows no key", "a name"]),
+            (
+                format!("{web}{}", tenant("web", &keys(2))),
+                ["pelton.toml:4:1", "two tenants", "own"],
+            ),
+            (format!("{web}{}", tenant("b", &keys(1))), ["key of", "`b`", "comes twice"]),
+            (tenant("a b", &keys(1)), ["label of metrics", "without spaces", "`a b`"]),
+            (tenant("a", "keys = [\"pk_x\"]"), ["[pelton.toml:3:9]", "this is a key", "digest"]),
+            (tenant("a", "rat = 5"), ["unknown key `rat`", "did you mean `rate`?", "3:1"]),
+            (tenant("a", "burst = 5\nclass = \"x\""), ["not one of the words", "critical", "4:9"]),
+            (tenant("anonymous", "burst = 5"), ["a burst and no rate", "rate", "`anonymous`"]),
+            (
+                format!("{web}cache = \"30%\"\n{}cache = \"21%\"\n", tenant("b", &keys(2))),
+                ["more than half", "lower", "tenant `b`"],
+            ),
+            ("[tenant]\nname = \"a\"".into(), ["several tenants", "[[tenant]]", "1:2"]),
+            ("[tenants]\n".into(), ["unknown section", "did you mean [[tenant]]?", "1:2"]),
+        ] {
+            says(&error(&text, &[]), &parts);
+        }
+        says(&error("", &["tenant.rate=5"]), &["tenants are a list", "[[tenant]]", "-c"]);
     }
 
     #[test]

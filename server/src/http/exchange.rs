@@ -22,6 +22,7 @@ use super::head::{self, Body, Head, Stop};
 use super::refusal::Refusal;
 use super::request::{HttpLimits, Request, Route};
 use super::write::{self, Write};
+use crate::api_key::ApiKey;
 
 /// What the input says next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub enum Step<'a> {
     Batch {
         /// The client waits to be told to send the body.
         expects_continue: bool,
+        /// The key that it shows.
+        credential: Option<&'a ApiKey>,
         /// Bytes of the input that are done with.
         consumed: usize,
     },
@@ -160,6 +163,25 @@ impl Exchange {
         Some(request)
     }
 
+    /// After [`Step::Write`] or [`Step::Batch`], whose body is not wanted: it is skipped, and the
+    /// request is stepped out with this refusal when its end has come. A client that waits to send
+    /// it is answered at once, and for the last time: whether it comes cannot be known (RFC 9110
+    /// section 10.1.1).
+    #[cold]
+    pub fn refuse(&mut self, refusal: Refusal, is_awaited: bool) -> Option<Request<'static>> {
+        let State::Body { framing, answer } = self.state else {
+            unreachable!("a body was announced")
+        };
+        let keep_alive = answer.keep_alive && !is_awaited;
+        let answer = Answer { becomes: Becomes::Refused(refusal), keep_alive, ..answer };
+        self.state = State::Body { framing, answer };
+        if !is_awaited {
+            return self.end_empty_body();
+        }
+        self.state = State::Over;
+        Some(answer.request())
+    }
+
     /// Reads nothing after a refusal, or after a request that ends the connection.
     fn end_if_last(&mut self, step: &Step<'_>) {
         let is_last = match step {
@@ -248,7 +270,9 @@ impl Exchange {
             (Route::Batch, _) if is_within(limits.batch.body_size_max) => {
                 let framing = Framing::of(head.body, size_max.min(limits.batch.body_size_max));
                 self.state = State::Body { framing, answer: answer(Becomes::Batch) };
-                return Step::Batch { expects_continue: head.expects_continue(), consumed };
+                let (expects_continue, credential) =
+                    (head.expects_continue(), head.request.credential);
+                return Step::Batch { expects_continue, credential, consumed };
             }
             (Route::Batch, _) => Refusal::ContentTooLarge,
             (Route::Lookup { key }, Some(writes)) => match write::read(text, head, key, writes) {
@@ -325,6 +349,7 @@ impl Answer {
             keep_alive: self.keep_alive,
             version_1_0: self.version_1_0,
             if_none_match: super::EtagSet::EMPTY,
+            credential: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use super::etag::EtagSet;
 use super::refusal::Refusal;
 use super::request::{HttpLimits, Request, Route};
 use super::scan;
+use crate::api_key::{ApiKey, NOBODYS_KEY, key_in, key_in_authorization};
 
 /// The longest method that is looked at. The longest registered one has 17 bytes; a longer token
 /// is none that we know (RFC 9112 section 3).
@@ -79,7 +80,7 @@ struct RequestLine<'a> {
 
 /// What the header lines say.
 #[derive(Debug, Default)]
-struct Fields {
+struct Fields<'a> {
     host: bool,
     close: bool,
     keep_alive: bool,
@@ -87,6 +88,7 @@ struct Fields {
     transfer_encoding: Option<TransferEncoding>,
     expect: Option<Expect>,
     if_none_match: EtagSet,
+    credential: Option<&'a ApiKey>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +151,7 @@ pub(crate) fn read<'a>(input: &'a [u8], limits: &HttpLimits) -> Result<Head<'a>,
 fn read_lines<'a>(
     lines: &mut Lines<'a>,
     limits: &HttpLimits,
-) -> Result<(RequestLine<'a>, Fields), Stop> {
+) -> Result<(RequestLine<'a>, Fields<'a>), Stop> {
     let line = lines.request_line(limits)?;
     let mut fields = Fields::default();
     for _ in 0..=limits.headers_count_max {
@@ -326,10 +328,10 @@ impl TransferEncoding {
     }
 }
 
-impl Fields {
+impl<'a> Fields<'a> {
     /// Notes one line.
     #[inline]
-    fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+    fn note(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Refusal> {
         match name.len() {
             4 if is(name, b"host") => {
                 if self.host || !is_host(value) {
@@ -360,6 +362,13 @@ impl Fields {
                 }
                 self.transfer_encoding = Some(TransferEncoding::of(value));
             }
+            9 | 13 => {
+                if let Some(key) = credential(name, value) {
+                    // Who shows two keys is neither.
+                    let is_first = self.credential.is_none();
+                    self.credential = Some(if is_first { key } else { NOBODYS_KEY });
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -389,6 +398,19 @@ impl Fields {
     }
 }
 
+/// The key that a line shows which may be one that does. Not inlined: the loop over the lines of
+/// every head costs more with it, whether there is one or not.
+#[inline(never)]
+fn credential<'a>(name: &[u8], value: &'a [u8]) -> Option<&'a ApiKey> {
+    if is(name, b"x-api-key") && name.len() == 9 {
+        Some(key_in(value))
+    } else if is(name, b"authorization") {
+        Some(key_in_authorization(value))
+    } else {
+        None
+    }
+}
+
 /// One Content-Length: digits and nothing else.
 fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     if value.is_empty() || value.len() > CONTENT_LENGTH_DIGITS_MAX {
@@ -409,7 +431,7 @@ fn is_host(value: &[u8]) -> bool {
 #[inline]
 fn conclude<'a>(
     line: &RequestLine<'a>,
-    fields: &Fields,
+    fields: &Fields<'a>,
     size: usize,
     limits: &HttpLimits,
 ) -> Result<Head<'a>, Refusal> {
@@ -435,6 +457,7 @@ fn conclude<'a>(
         keep_alive: persistent && !fields.close && !body_withheld,
         version_1_0: line.version_1_0,
         if_none_match: fields.if_none_match,
+        credential: fields.credential,
     };
     let body = match body {
         Body::None if is_taken => Body::Length(0),
@@ -455,7 +478,7 @@ pub(super) fn fields(head: &[u8]) -> impl Iterator<Item = Field<'_>> {
 #[inline]
 fn route<'a>(
     line: &RequestLine<'a>,
-    fields: &Fields,
+    fields: &Fields<'_>,
     limits: &HttpLimits,
 ) -> Result<Route<'a>, Refusal> {
     // What a client sends behind CONNECT is not HTTP, and its target is no path.

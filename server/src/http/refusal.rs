@@ -70,9 +70,12 @@ refusals! {
     ContentRangeNotAllowed, "400 Bad Request", "content_range_not_allowed", "",
         "A part of a value cannot be written (RFC 9110 section 14.5).";
     Unauthorized, "401 Unauthorized", "unauthorized", "WWW-Authenticate: Bearer\r\n",
-        "A write does not bear the token of `admin.token_file` (RFC 6750).";
+        "A request shows no key of a tenant where there are tenants, or a write does not bear the \
+         token of `admin.token_file` either (RFC 6750).";
     BadBatch, "400 Bad Request", "bad_batch", "",
         "The body of a batch is not an object with the one member `keys`, an array of keys.";
+    Forbidden, "403 Forbidden", "forbidden", "",
+        "The tenant may not do this, or not with this key.";
     NotFound, "404 Not Found", "not_found", "",
         "There is nothing at this path.";
     MethodNotAllowed, "405 Method Not Allowed", "method_not_allowed", "Allow: GET, HEAD\r\n",
@@ -103,6 +106,9 @@ refusals! {
         "Values are stored as they are sent and served to everybody: none may be encoded.";
     ExpectationFailed, "417 Expectation Failed", "expectation_failed", "",
         "Expect asks for something else than 100-continue (RFC 9110 section 10.1.1).";
+    RateLimited, "429 Too Many Requests", "rate_limited", "Retry-After: 1\r\n",
+        "The tenant has used up its rate. It has one request again within a second (RFC 6585 \
+         section 4).";
     HeadTooLarge, "431 Request Header Fields Too Large", "head_too_large", "",
         "The head exceeds `http.head_size_max`, or the trailers of the body their bound.";
     TooManyFields, "431 Request Header Fields Too Large", "too_many_header_fields", "",
@@ -115,6 +121,8 @@ refusals! {
         "The origin failed and nothing stale may be served.";
     Overloaded, "503 Service Unavailable", "overloaded_try_again", "Retry-After: 1\r\n",
         "A bound of the shard was reached.";
+    TooManyConnections, "503 Service Unavailable", "too_many_connections", "Retry-After: 1\r\n",
+        "The tenant holds its share of the shard's connections.";
     OriginTimeout, "504 Gateway Timeout", "origin_unavailable", "",
         "The origin did not answer in time and nothing stale may be served.";
     VersionUnknown, "505 HTTP Version Not Supported", "unknown_http_version", "",

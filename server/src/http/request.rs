@@ -6,6 +6,7 @@
 
 use super::etag::EtagSet;
 use super::refusal::Refusal;
+use crate::api_key::ApiKey;
 use crate::token::Token;
 
 /// The path of batches.
@@ -49,7 +50,9 @@ pub struct BatchLimits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteLimits {
     /// What a write must bear, or 401.
-    pub token: Token,
+    pub token: Option<Token>,
+    /// Tenants may write: whoever does not bear the token may be one.
+    pub by_tenants: bool,
     /// Bytes of a value, beside `body_size_max`; beyond 413.
     pub value_size_max: u32,
 }
@@ -67,6 +70,8 @@ pub struct Request<'a> {
     pub version_1_0: bool,
     /// What the client holds already.
     pub if_none_match: EtagSet,
+    /// The key that it shows.
+    pub credential: Option<&'a ApiKey>,
 }
 
 impl Request<'_> {

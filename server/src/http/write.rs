@@ -9,6 +9,7 @@ use super::head::{self, Body, Field, Head, Method, trim};
 use super::refusal::Refusal;
 use super::request::{RawKey, WriteLimits};
 use super::response::CONTENT_TYPE_SIZE_MAX;
+use crate::api_key::ApiKey;
 
 /// The most seconds that are told apart; more say "for ever" (RFC 9111 section 1.2.2).
 const DELTA_SECONDS_MAX: u32 = 1 << 31;
@@ -26,6 +27,10 @@ pub struct Write<'a> {
     pub if_none_match: EtagSet,
     /// The client waits to be told to send the body.
     pub expects_continue: bool,
+    /// Who writes bears the token.
+    pub bears_token: bool,
+    /// The key that he shows.
+    pub credential: Option<&'a ApiKey>,
 }
 
 /// What a PUT says of its value.
@@ -78,7 +83,8 @@ pub(super) fn read<'a>(
         }
     }
     // A stranger learns nothing else.
-    if !(lines.is_authorized && lines.authorizations == 1) {
+    let bears_token = lines.is_authorized && lines.authorizations == 1;
+    if !bears_token && !limits.by_tenants {
         return Err(Refusal::Unauthorized);
     }
     if let Some(refusal) = lines.is_broken {
@@ -97,6 +103,8 @@ pub(super) fn read<'a>(
         if_match: lines.if_match,
         if_none_match: lines.if_none_match.unwrap_or_default(),
         expects_continue: head.expects_continue(),
+        bears_token,
+        credential: head.request.credential,
     })
 }
 
@@ -112,7 +120,7 @@ impl<'a> Lines<'a> {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name.as_bytes());
         if is("authorization") {
             self.authorizations += 1;
-            self.is_authorized = limits.token.is_in(value);
+            self.is_authorized = limits.token.as_ref().is_some_and(|token| token.is_in(value));
         } else if is("if-match") {
             let set = self.if_match.get_or_insert_default();
             if !set.read_whole(value, false) {

@@ -9,6 +9,7 @@
 //! `peers` the queues between them, `loads` how many connections each has, `leases` how long copies
 //! of values may be served, `origin` and `purge` what travels to and from the origin plane,
 //! `explain` what it asks of a key, `link` the queues to it, `sleep` the flag that saves wake-ups,
+//! `tenants` who may ask for what,
 //! `page` is what travels to and from the storage plane, `storage` the queues to it, `boxes` what a
 //! reader is handed, `servers` what the admin port is told of the origin, `control` the word to
 //! stop.
@@ -28,6 +29,7 @@ mod purge;
 mod servers;
 mod sleep;
 mod storage;
+mod tenants;
 mod upload;
 
 pub use boxes::{Giver, Taker, boxes};
@@ -52,4 +54,5 @@ pub use sleep::Sleep;
 pub use storage::{
     Audit, Look, PageDone, PageJob, PageOutcome, StorageLink, StoragePort, storage_link,
 };
+pub use tenants::{Action, Class, NO_TENANT, Rate, Rule, Slice, TenantIndex, Tenants};
 pub use upload::{Change, Precondition, Stale, Stored, Upload, Written};

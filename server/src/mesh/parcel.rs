@@ -9,6 +9,7 @@
 //! last piece or has asked for what is behind it, because nobody wants the rest.
 
 use super::origin::ContentType;
+use super::tenants::{NO_TENANT, TenantIndex};
 use crate::error::FetchFailure;
 use crate::http::{Beyond, KEY_SIZE_MAX, Source, Term};
 use shard_cache::hash::{Etag, KeyHash};
@@ -92,6 +93,8 @@ pub struct Parcel {
     pub answer: Answer,
     /// The value whose next piece it asks for, or of which more can be asked.
     pub lent: Option<LentId>,
+    /// Who reads.
+    pub tenant: TenantIndex,
     /// Whether the reader would keep a copy.
     pub wants_copy: bool,
     /// Whether it may.
@@ -114,6 +117,7 @@ impl Parcel {
             hash: KeyHash::from_bits(0),
             answer: Answer::Pending,
             lent: None,
+            tenant: NO_TENANT,
             wants_copy: false,
             grant: None,
             offset: 0,
@@ -128,6 +132,7 @@ impl Parcel {
         self.reply = reply;
         self.hash = hash;
         self.answer = Answer::Pending;
+        self.tenant = NO_TENANT;
         self.wants_copy = false;
         self.grant = None;
         self.key_size = u16::try_from(key.len()).expect("keys are at most 512 bytes");

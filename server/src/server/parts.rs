@@ -71,7 +71,8 @@ impl Parts {
         let snapshots = SnapshotBoard::default();
         let plane_sleep = Sleep::new();
         let sleeps: Vec<Sleep> = (0..count).map(|_| Sleep::new()).collect();
-        let boards: Vec<_> = (0..count).map(|_| Arc::new(Board::new())).collect();
+        let board = || Arc::new(Board::with_tenants(config.tenants.len()));
+        let boards: Vec<_> = (0..count).map(|_| board()).collect();
         let mut parts = Self {
             shards: Vec::with_capacity(count),
             plane: PlaneParts {

@@ -259,12 +259,7 @@ async fn start_plane(
         };
         let listener = tokio::net::TcpListener::bind(wanted).await.map_err(cannot)?;
         address = Some(listener.local_addr().map_err(cannot)?);
-        let facts = admin::Facts {
-            origin: description.clone(),
-            staleness_max,
-            bill: limits.bill(config),
-            config: config.to_json(),
-        };
+        let facts = admin::Facts::new(config, limits, description.clone(), staleness_max);
         let purger = Purger { requests, token };
         let (servers, asked) = sync::mpsc::channel(1);
         tokio::task::spawn_local(tell_servers(origin, asked));

@@ -19,7 +19,7 @@ use super::slots::{Hold, Slot};
 use crate::http::{
     self, BatchToken, Chunk, Connection, Form, ITEM_SIZE_MAX, Refusal, Source, Term, take_key,
 };
-use crate::mesh::{Answer, ContentType, Parcel, Value};
+use crate::mesh::{Answer, ContentType, Parcel, TenantIndex, Value};
 use crate::ring::Ring;
 use shard_cache::Pin;
 
@@ -111,17 +111,21 @@ impl<R: Ring> Shard<R> {
             let token = take_key(upload.body(), batch.at, self.requests.key_room());
             batch.at = token.end();
             batch.keys_left -= 1;
+            let tenant = slot.tenant;
             let ask = Ask { item: Some(token), ..Ask::NONE };
-            let what = self.look_up(token);
+            let what = self.look_up(token, tenant);
             self.take_up(Request { slot: index, what, ask });
         }
         Stop::Share
     }
 
     /// The lookup of a key that was decoded into the room of the turn.
-    fn look_up(&mut self, token: BatchToken) -> What {
+    fn look_up(&mut self, token: BatchToken, by: TenantIndex) -> What {
         let (start, size) = self.requests.keep_key(usize::from(token.key_size));
         let key = self.requests.key(start, size);
+        if let Err(refusal) = self.tenants.admit_item(by, key, self.now) {
+            return What::Plain(Plain::Refused(refusal));
+        }
         let hash = self.hasher.hash(key);
         let owner = self.owners.of(hash, key);
         if owner == self.index {
@@ -129,7 +133,7 @@ impl<R: Ring> Shard<R> {
         } else {
             self.requests.remote += 1;
         }
-        What::Lookup { hash, owner, start, size }
+        What::Lookup { hash, owner, by, start, size }
     }
 
     /// Writes the head of the reply and the beginning of its items.

@@ -78,6 +78,7 @@ impl<R: Ring> Shard<R> {
             Kind::Recv => self.dispatch_recv(index, event, more),
             Kind::Send => self.dispatch_send(index, event),
             Kind::Close => {
+                self.tenants.leave(slot.tenant);
                 self.slots.free(index);
                 self.loads.ends(self.index);
                 return;

@@ -10,13 +10,20 @@ use super::overload::{Miss, Verdict};
 use super::replies::{Ask, Owed, Plain};
 use crate::error::FetchFailure;
 use crate::http::{Refusal, Source};
-use crate::mesh::{Answer, Message, Parcel, ReplyRef};
+use crate::mesh::{Answer, Message, Parcel, ReplyRef, TenantIndex};
 use crate::ring::Ring;
 use shard_cache::hash::KeyHash;
 
 impl<R: Ring> Shard<R> {
     /// A request of a connection of ours misses.
-    pub(super) fn miss(&mut self, slot: u32, ask: Ask, hash: KeyHash, start: u32, size: u16) {
+    pub(super) fn miss(
+        &mut self,
+        slot: u32,
+        ask: Ask,
+        (hash, by): (KeyHash, TenantIndex),
+        start: u32,
+        size: u16,
+    ) {
         let name = self.owe(slot, ask, Owed::Waiting);
         if self.flights.is_fetching(hash, self.requests.key(start, size)) {
             self.wait_for(name, hash, start, size);
@@ -30,7 +37,8 @@ impl<R: Ring> Shard<R> {
             Verdict::Begin => self.wait_for(name, hash, start, size),
             Verdict::Later => {
                 let (waiter, key) = (Waiter::Local(name), Some((start, size)));
-                self.overload.put_off(Miss { waiter, hash, key });
+                let class = self.tenants.class(by);
+                self.overload.put_off(Miss { waiter, hash, class, key });
             }
             Verdict::Refuse => self.refuse_local(name, hash, start, size),
         }
@@ -49,8 +57,9 @@ impl<R: Ring> Shard<R> {
         match self.overload.ask() {
             Verdict::Begin => self.wait_for_peer(from, hash, parcel),
             Verdict::Later => {
+                let class = self.tenants.class(parcel.tenant);
                 let waiter = Waiter::Remote(from, parcel);
-                self.overload.put_off(Miss { waiter, hash, key: None });
+                self.overload.put_off(Miss { waiter, hash, class, key: None });
             }
             Verdict::Refuse => self.refuse_peer(from, hash, parcel),
         }
@@ -59,7 +68,7 @@ impl<R: Ring> Shard<R> {
     /// Gives what is left of the turn's budget to the misses that were put off.
     pub(super) fn admit_misses(&mut self) {
         let mut later = self.overload.take_later();
-        for Miss { waiter, hash, key } in later.drain(..) {
+        for Miss { waiter, hash, key, .. } in later.drain(..) {
             match (waiter, key) {
                 (Waiter::Remote(from, parcel), _) => {
                     // Another of the same key may have begun just now.

@@ -46,6 +46,7 @@ mod serve;
 mod setup;
 mod slots;
 mod snapshot;
+mod tenants;
 mod uploads;
 mod writes;
 
@@ -85,6 +86,7 @@ use snapshot::Work;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tenants::Tenants;
 use writes::Writes;
 
 /// The longest wait: a shard that has nothing to do shows that it lives four times a second.
@@ -197,6 +199,7 @@ pub struct Shard<R: Ring> {
     flights: Flights,
     recent: Recent,
     overload: Overload,
+    tenants: Tenants,
     stalled: Option<Landing>,
     stalled_since: Option<Instant>,
 
@@ -404,6 +407,7 @@ impl<R: Ring> Shard<R> {
         counters.cache_spilled_bytes = cache.spilled_bytes;
         (counters.replica_entries, counters.replica_bytes) = self.replicas.size();
         self.board.publish(counters);
+        self.tenants.publish(&self.board);
         let histograms = &mut self.histograms;
         if self.now >= self.handed_over_at + setup::HAND_OVER
             && self.histogram_port.give(|empty| std::mem::swap(empty, histograms))

@@ -17,12 +17,14 @@
 //! put off to the end of the turn: then the budget is given to the first of them, and the others
 //! are refused.
 //!
-//! Who is first is not left to chance. Keys fall into 128 cohorts by their hash, and lower ones
+//! Who is first is not left to chance. Tenants of a higher class come first. Then, keys
+//! fall into 128 cohorts by their hash, and lower ones
 //! come first, so that the same keys are fetched, and then are hits, instead of all being refused
 //! now and then (the idea is that of DAGOR, `SoCC` 2018, and of Uber's Cinnamon).
 
 use super::flights::Waiter;
 use crate::limits::MISS_SIZE_MAX;
+use crate::mesh::Class;
 use shard_cache::hash::KeyHash;
 use shard_cache::time::Instant;
 use std::time::Duration;
@@ -112,6 +114,8 @@ pub(super) struct Miss {
     pub(super) waiter: Waiter,
     /// The hash of the key.
     pub(super) hash: KeyHash,
+    /// How much whoever asks matters.
+    pub(super) class: Class,
     /// Where the key lies among those of the requests of this turn; nowhere where a parcel has it.
     pub(super) key: Option<(u32, u16)>,
 }
@@ -235,7 +239,7 @@ impl Overload {
     /// The misses that were put off, those that come first in front. They are to be given back.
     pub(super) fn take_later(&mut self) -> Vec<Miss> {
         let mut later = std::mem::take(&mut self.later);
-        later.sort_unstable_by_key(|miss| cohort(miss.hash));
+        later.sort_unstable_by_key(|miss| (miss.class, cohort(miss.hash)));
         later
     }
 

@@ -13,6 +13,7 @@ use super::slots::{Hold, NONE, Recv, State};
 use super::{Shard, slots, uploads};
 use crate::error::CloseReason;
 use crate::http::{Connection, Phase, Route, Step};
+use crate::mesh::Action;
 use crate::ring::{Kind, Op, Ring, Token};
 
 /// Why a connection stopped parsing.
@@ -132,36 +133,43 @@ impl<R: Ring> Shard<R> {
                     Route::Health => What::Plain(Plain::Health),
                     Route::Refused(refusal) => What::Plain(Plain::Refused(refusal)),
                     Route::Lookup { key } => {
-                        let key_size = key.copy_to(self.requests.key_room());
-                        let (start, size) = self.requests.keep_key(key_size);
-                        let hash = self.hasher.hash(self.requests.key(start, size));
-                        let owner = self.owners.of(hash, self.requests.key(start, size));
-                        if owner == self.index {
-                            self.cache.prefetch(hash);
-                        } else {
-                            self.replicas.prefetch(hash);
-                            self.requests.remote += 1;
+                        let (start, size) = self.requests.keep(&key);
+                        let key = self.requests.key(start, size);
+                        let wants = (request.credential, Action::Get);
+                        match self.tenants.admit_lookup(&mut slot.tenant, wants, key, self.now) {
+                            Ok(by) => {
+                                let hash = self.hasher.hash(key);
+                                let owner = self.owners.of(hash, key);
+                                if owner == self.index {
+                                    self.cache.prefetch(hash);
+                                } else {
+                                    self.replicas.prefetch(hash);
+                                    self.requests.remote += 1;
+                                }
+                                What::Lookup { hash, owner, by, start, size }
+                            }
+                            Err(refusal) => What::Plain(Plain::Refused(refusal)),
                         }
-                        What::Lookup { hash, owner, start, size }
                     }
-                    Route::Write | Route::Batch => {
-                        unreachable!("it ends with a piece of its body")
-                    }
+                    Route::Write | Route::Batch => unreachable!("it ends with its body"),
                 };
-                let ask = Ask::of(&request, self.draining_since.is_some());
+                let is_last = self.draining_since.is_some() || what.is_last();
+                let ask = Ask::of(&request, is_last);
                 (Request { slot: index, what, ask }, consumed)
             }
             Step::Write { write, consumed } => {
                 let Some(mut upload) = self.writes.take() else { return self.want_upload(index) };
                 uploads::address(&mut upload, &write, &self.hasher);
-                (slot.upload, slot.wants_upload) = (Some(upload), false);
-                let expects_continue = write.expects_continue;
-                return self.begin_upload(index, consumed, expects_continue);
+                let by = self.tenants.admit_write(&mut slot.tenant, &write, &upload, self.now);
+                slot.upload = Some(upload);
+                return self.begin_upload(index, consumed, write.expects_continue, by);
             }
-            Step::Batch { expects_continue, consumed } => {
+            Step::Batch { expects_continue, credential, consumed } => {
                 let Some(upload) = self.writes.take() else { return self.want_upload(index) };
-                (slot.upload, slot.wants_upload) = (Some(upload), false);
-                return self.begin_upload(index, consumed, expects_continue);
+                slot.upload = Some(upload);
+                let by =
+                    self.tenants.admit(&mut slot.tenant, (credential, Action::Batch), self.now);
+                return self.begin_upload(index, consumed, expects_continue, by);
             }
             Step::Body { bytes, consumed, request } => {
                 let upload = slot.upload.as_mut().expect("the head has taken one");

@@ -5,18 +5,26 @@
 //! all keys are on their way into the processor's cache.
 
 use super::replies::{Ask, Plain};
-use crate::http::KEY_SIZE_MAX;
+use crate::http::{KEY_SIZE_MAX, RawKey, Refusal};
+use crate::mesh::TenantIndex;
 use shard_cache::hash::KeyHash;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
-    /// Look the key up, which shard `owner` has; it lies in the turn's key bytes.
-    Lookup { hash: KeyHash, owner: u16, start: u32, size: u16 },
+    /// Look the key up, which shard `owner` has, for a tenant; it lies in the turn's key bytes.
+    Lookup { hash: KeyHash, owner: u16, by: TenantIndex, start: u32, size: u16 },
     /// The write whose upload the connection holds.
     Write,
     /// Answered without a lookup.
     Plain(Plain),
+}
+
+impl What {
+    /// Whether nothing more is read on the connection whatever its client asked for.
+    pub(super) const fn is_last(&self) -> bool {
+        matches!(self, Self::Plain(Plain::Refused(Refusal::TooManyConnections)))
+    }
 }
 
 /// One parsed request.
@@ -59,6 +67,13 @@ impl Requests {
     /// Where the next key may be decoded to.
     pub(super) fn key_room(&mut self) -> &mut [u8; KEY_SIZE_MAX] {
         self.keys[self.keys_used..][..KEY_SIZE_MAX].as_mut_array().expect("has_room was asked")
+    }
+
+    /// Decodes a key, and keeps it.
+    #[inline]
+    pub(super) fn keep(&mut self, key: &RawKey<'_>) -> (u32, u16) {
+        let size = key.copy_to(self.key_room());
+        self.keep_key(size)
     }
 
     /// Keeps the first `size` bytes of the room as a key.

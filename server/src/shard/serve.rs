@@ -12,7 +12,7 @@ use super::requests::{Request, What};
 use super::slots::NONE;
 use crate::hot::Lookup;
 use crate::http::{REPLY_HEAD_SIZE_MAX, Refusal, Served, Source, Term};
-use crate::mesh::{Answer, LentId, Message, Parcel, ReplyRef, Upload, Value};
+use crate::mesh::{Answer, LentId, Message, Parcel, ReplyRef, TenantIndex, Upload, Value};
 use crate::metrics::Counters;
 use crate::ring::Ring;
 use shard_cache::hash::KeyHash;
@@ -32,11 +32,11 @@ impl<R: Ring> Shard<R> {
             let Some(&request) = self.requests.get(index) else { break };
             let Request { slot, what, mut ask } = request;
             match what {
-                What::Lookup { hash, owner, start, size } => {
+                What::Lookup { hash, owner, by, start, size } => {
                     if self.hot_keys.is_next() {
                         self.count_lookup(&mut ask, hash, owner, start, size);
                     }
-                    self.lookup(slot, ask, hash, owner, start, size);
+                    self.lookup(slot, ask, (hash, owner, by), start, size);
                 }
                 What::Plain(plain) => self.reply_plain(slot, ask, plain),
                 What::Write => self.serve_write(slot, ask),
@@ -69,14 +69,21 @@ impl<R: Ring> Shard<R> {
         self.look_ahead(hash, owner, start, size);
     }
 
-    fn lookup(&mut self, slot: u32, ask: Ask, hash: KeyHash, owner: u16, start: u32, size: u16) {
+    fn lookup(
+        &mut self,
+        slot: u32,
+        ask: Ask,
+        (hash, owner, by): (KeyHash, u16, TenantIndex),
+        start: u32,
+        size: u16,
+    ) {
         let key = self.requests.key(start, size);
         if owner != self.index {
             match self.replicas.lookup(hash, key, self.now) {
                 Some(entry) if self.leases.is_valid(owner, self.now) => {
                     self.reply_replica(slot, ask, entry, (owner, hash));
                 }
-                Some(_) | None => self.read_remote(slot, ask, (owner, hash), start, size),
+                Some(_) | None => self.read_remote(slot, ask, (hash, owner, by), start, size),
             }
             return;
         }
@@ -89,7 +96,7 @@ impl<R: Ring> Shard<R> {
                 self.refresh_parsed(hash, start, size);
             }
             Some(Hit { freshness: Freshness::Retained, .. }) | None => {
-                self.miss(slot, ask, hash, start, size);
+                self.miss(slot, ask, (hash, by), start, size);
             }
         }
     }
@@ -99,13 +106,14 @@ impl<R: Ring> Shard<R> {
         &mut self,
         slot: u32,
         ask: Ask,
-        (owner, hash): (u16, KeyHash),
+        (hash, owner, by): (KeyHash, u16, TenantIndex),
         start: u32,
         size: u16,
     ) {
         let mut parcel = self.parcels.take().expect("parse has counted the parcels");
         let name = self.owe(slot, ask, Owed::Waiting);
         parcel.address(name, hash, self.requests.key(start, size));
+        parcel.tenant = by;
         parcel.wants_copy = self.replicas.wants(hash);
         self.counters.remote_reads += 1;
         self.peers.send(owner, Message::Read(parcel));
@@ -430,7 +438,12 @@ pub(super) fn count_plain(counters: &mut Counters, plain: Plain) {
         Plain::Refused(Refusal::OriginUnavailable | Refusal::OriginTimeout) => {
             &mut counters.requests_error
         }
-        Plain::Refused(Refusal::Overloaded) => &mut counters.requests_shed,
+        Plain::Refused(Refusal::Overloaded | Refusal::TooManyConnections) => {
+            &mut counters.requests_shed
+        }
+        Plain::Refused(Refusal::Unauthorized) => &mut counters.requests_unauthorized,
+        Plain::Refused(Refusal::Forbidden) => &mut counters.requests_forbidden,
+        Plain::Refused(Refusal::RateLimited) => &mut counters.requests_limited,
         Plain::Refused(_) => &mut counters.requests_refused,
     } += 1;
 }

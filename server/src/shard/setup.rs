@@ -3,7 +3,7 @@
 use super::{
     Cache, Changes, Completions, ContentTypes, Counters, Directory, Flights, Input, Lending,
     Listener, Output, Overload, Parcels, Ready, Recent, Replicas, Replies, Requests, Shard, Slots,
-    Starving, Writes,
+    Starving, Tenants as Accounts, Writes,
 };
 use crate::config::Config;
 use crate::histograms::Histograms;
@@ -12,6 +12,7 @@ use crate::http::{BatchLimits, HeadPolicy, HttpLimits, Replies as Heads, WriteLi
 use crate::limits::{self, Limits};
 use crate::mesh::{
     Control, Giver, Leases, Loads, OriginLink, OwnerHash, Owners, Peers, Sleep, StorageLink,
+    Tenants,
 };
 use crate::metrics::Board;
 use crate::ring::{Fd, Ring};
@@ -72,6 +73,8 @@ pub struct Settings {
     pub hash_key: [u64; 2],
     /// How keys are spread over the shards.
     pub owner_hash: OwnerHash,
+    /// Who may ask for what.
+    pub tenants: Tenants,
 }
 
 impl Settings {
@@ -98,8 +101,9 @@ impl Settings {
                     keys_max: u16::try_from(http.batch_keys_max).expect("at most 1024"),
                     body_size_max: limits::batch_body_size(http.batch_keys_max),
                 },
-                writes: token.filter(|_| http.writes).map(|token| WriteLimits {
+                writes: http.writes.then(|| WriteLimits {
                     token,
+                    by_tenants: config.has_writing_tenants(),
                     value_size_max: small(cache.value_size_max),
                 }),
             },
@@ -136,6 +140,7 @@ impl Settings {
                 "crc32" => OwnerHash::Crc32,
                 _ => OwnerHash::Keyed,
             },
+            tenants: Tenants::new(&config.tenants),
         }
     }
 }
@@ -211,8 +216,7 @@ impl<R: Ring> Shard<R> {
         let Setup { index, limits, settings, listeners, cache, .. } = setup;
         let heads = heads(&settings, index, setup.peers.count());
         let hasher = KeyHasher::new(settings.hash_key);
-        let segments_ready = Arc::clone(&cache.segments_ready);
-        let cache = new_cache(cache, hasher, &settings);
+        let (cache, segments_ready) = new_cache(cache, hasher, &settings);
         Self {
             index,
             hasher,
@@ -247,6 +251,7 @@ impl<R: Ring> Shard<R> {
             flights: Flights::new(&limits),
             recent: Recent::new(&limits),
             overload: Overload::new(settings.lag_target, limits.misses_per_turn_max()),
+            tenants: Accounts::new(settings.tenants.clone(), &limits),
             stalled: None,
             stalled_since: None,
             peers: setup.peers,
@@ -269,8 +274,7 @@ impl<R: Ring> Shard<R> {
             histograms: Box::new(Histograms::new()),
             histogram_port: setup.histogram_port,
             handed_over_at: Instant::ZERO,
-            // A secret of its own: nobody can tell which lookups are counted.
-            hot_keys: HotKeys::new(hasher.hash(&index.to_le_bytes()).bits()),
+            hot_keys: new_hot_keys(hasher, index),
             hot_port: setup.hot_port,
             replied: super::Replied::default(),
             replied_late: Vec::with_capacity(limits.replies_max as usize),
@@ -282,14 +286,23 @@ impl<R: Ring> Shard<R> {
 }
 
 /// An empty cache, which has the stale windows that are configured, and none at all.
-fn new_cache(slice: Slice, hasher: KeyHasher, settings: &Settings) -> Cache<'static> {
+fn new_cache(
+    slice: Slice,
+    hasher: KeyHasher,
+    settings: &Settings,
+) -> (Cache<'static>, Arc<AtomicU32>) {
     let none = StaleWindows::default();
     let mut windows = [none; 2];
     windows[usize::from(super::WINDOWS_VALUE)] = settings.windows;
     let mut cache = Cache::new(slice.layout, slice.memory, hasher, &windows);
     assert_eq!(cache.windows_index(none), Some(super::WINDOWS_NEVER), "it is the first of its own");
     cache.keep_for(settings.kept_ms);
-    cache
+    (cache, slice.segments_ready)
+}
+
+/// With a secret of its own: nobody can tell which lookups are counted.
+fn new_hot_keys(hasher: KeyHasher, index: u16) -> HotKeys {
+    HotKeys::new(hasher.hash(&index.to_le_bytes()).bits())
 }
 
 fn new_input(limits: &Limits, ring: &impl Ring) -> Input {

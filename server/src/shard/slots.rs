@@ -20,7 +20,7 @@ use super::input::Inbox;
 use crate::error::CloseReason;
 use crate::http::Exchange;
 use crate::limits::CONNECTION_SLOT_SIZE_MAX;
-use crate::mesh::Upload;
+use crate::mesh::{NO_TENANT, TenantIndex, Upload};
 use crate::ring::Fd;
 use shard_cache::time::Instant;
 
@@ -106,6 +106,8 @@ pub(super) struct Slot {
     pub(super) deadline_reason: CloseReason,
     /// Since when no byte of `block` was taken.
     pub(super) blocked_since: Instant,
+    /// Who was the last to ask.
+    pub(super) tenant: TenantIndex,
 }
 
 const _: () = assert!(size_of::<Slot>() as u64 <= CONNECTION_SLOT_SIZE_MAX, "the bill says so");
@@ -138,6 +140,7 @@ impl Slot {
             deadline: NEVER,
             deadline_reason: CloseReason::IdleTimeout,
             blocked_since: Instant::ZERO,
+            tenant: NO_TENANT,
         }
     }
 

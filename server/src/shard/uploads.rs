@@ -11,23 +11,36 @@ use super::pump::Stop;
 use super::replies::{Ask, Owed, Plain};
 use super::requests::{Request, What};
 use super::slots::Hold;
-use crate::http::{self, KEY_SIZE_MAX, Put, Route, Write};
-use crate::mesh::{Change, ContentType, Lifetime, Message, Precondition, ReplyRef, Stale, Upload};
+use crate::http::{self, KEY_SIZE_MAX, Put, Refusal, Route, Write};
+use crate::mesh::{
+    Change, ContentType, Lifetime, Message, Precondition, ReplyRef, Stale, TenantIndex, Upload,
+};
 use crate::ring::Ring;
 use shard_cache::hash::KeyHasher;
 use std::time::Duration;
 
 impl<R: Ring> Shard<R> {
-    /// A head has come whose body goes into the upload that was taken for it. A client that waits
-    /// is told to go on.
+    /// A head has come whose body goes into the upload that was taken for it, or is skipped if it
+    /// is refused. A client that waits is told to go on.
     pub(super) fn begin_upload(
         &mut self,
         index: u32,
         consumed: usize,
         expects_continue: bool,
+        by: Result<TenantIndex, Refusal>,
     ) -> Option<Stop> {
         let slot = &mut self.slots[index];
+        slot.wants_upload = false;
         self.input.consume(&mut slot.inbox, &mut self.ring, consumed);
+        if let Err(refusal) = by {
+            self.writes.put_if_any(slot.upload.take());
+            let request = slot.exchange.refuse(refusal, expects_continue)?;
+            let what = What::Plain(Plain::Refused(refusal));
+            let is_last = self.draining_since.is_some() || what.is_last();
+            let ask = Ask::of(&request, is_last);
+            self.take_up(Request { slot: index, what, ask });
+            return None;
+        }
         // Whoever sends the body already does not wait (RFC 9110 section 10.1.1).
         if expects_continue && slot.inbox.is_empty() {
             let what = What::Plain(Plain::Continue);

@@ -24,7 +24,8 @@ static LIMITS: LazyLock<HttpLimits> = LazyLock::new(|| HttpLimits {
     body_size_max: 128,
     batch: BatchLimits { keys_max: 4, body_size_max: 96 },
     writes: Some(WriteLimits {
-        token: Token::new(TOKEN).expect("it is long enough"),
+        token: Some(Token::new(TOKEN).expect("it is long enough")),
+        by_tenants: false,
         value_size_max: 64,
     }),
 });

@@ -21,7 +21,7 @@ pub(super) fn write(
 ) -> Result<Event, Refusal> {
     // RFC 6750 2.1; one credential.
     match lines.values("authorization")[..] {
-        [credentials] if limits.token.is_in(credentials) => {}
+        [credentials] if limits.token.as_ref().is_some_and(|token| token.is_in(credentials)) => {}
         _ => return Err(Refusal::Unauthorized),
     }
     let mut said = Said::default();

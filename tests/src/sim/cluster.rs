@@ -140,7 +140,7 @@ fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: L
         wake_eventfd: links.wake,
         plane_eventfd: links.plane,
         control: links.control,
-        board: Arc::new(Board::new()),
+        board: Arc::new(Board::with_tenants(settings.tenants.rules().len())),
         // Nobody reads them.
         histogram_port: boxes(1).0,
         hot_port: boxes(1).0,

@@ -7,7 +7,7 @@ use crate::model::Ages;
 use crate::prng::Prng;
 use pelton::http::{BatchLimits, HeadPolicy, HttpLimits, WriteLimits};
 use pelton::limits::{self, Limits, REPLY_HEAD_SIZE_MAX, SNAPSHOT_PAGE_SIZE_MIN};
-use pelton::mesh::OwnerHash;
+use pelton::mesh::{OwnerHash, Tenants};
 use pelton::shard::{Settings, Timeouts};
 use pelton::token::Token;
 use shard_cache::StaleWindows;
@@ -192,7 +192,7 @@ fn draw_settings(prng: &mut Prng, value_size_max: u32) -> Settings {
                 keys_max,
                 body_size_max: limits::batch_body_size(keys_max.into()).min(value_size_max),
             },
-            writes: Some(WriteLimits { token, value_size_max }),
+            writes: Some(WriteLimits { token: Some(token), by_tenants: false, value_size_max }),
         },
         heads: HeadPolicy {
             cache_control: prng.coin(),
@@ -213,6 +213,7 @@ fn draw_settings(prng: &mut Prng, value_size_max: u32) -> Settings {
         kept_ms: 0,
         hash_key: [prng.word(), prng.word()],
         owner_hash: OwnerHash::Keyed,
+        tenants: Tenants::new(&[]),
     };
     if settings.hash_key[1].is_multiple_of(2) {
         settings.kept_ms = 1_000;

@@ -54,7 +54,9 @@ impl ProcessStage {
         let token_file = fixture.token_file(TOKEN);
         let mut sets = vec!["cache.memory=16MiB", "cache.ttl_jitter=0%", &*token_file];
         sets.extend(first.config.iter().map(String::as_str));
-        let process = Process::start(&fixture.store(), &sets);
+        let file = fixture.path("pelton.toml");
+        std::fs::write(&file, &first.file).expect("the folder is writable");
+        let process = Process::start_with(&file, &fixture.store(), &sets);
         let name = "pelton_cache_capacity_bytes";
         let is_ready = (0..LOOKS_MAX).any(|_| process.metric(name, "") > SHARE_OF_ONE);
         assert!(is_ready, "the caches are not populated");

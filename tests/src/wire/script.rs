@@ -85,6 +85,8 @@ pub struct Script {
     pub name: String,
     /// What it shows, with the section of the RFC.
     pub title: String,
+    /// The configuration file.
+    pub file: String,
     /// Settings as `section.key=value`.
     pub config: Vec<String>,
     /// Where it plays, if not everywhere.
@@ -104,6 +106,7 @@ impl Script {
         let mut script = Self {
             name: name.to_owned(),
             title: title.to_owned(),
+            file: String::new(),
             config: Vec::new(),
             only: None,
             commands: Vec::new(),
@@ -124,6 +127,10 @@ impl Script {
         let command = match word {
             "config" => {
                 self.config.push(rest.to_owned());
+                return Ok(());
+            }
+            "file" => {
+                self.file.extend([rest, "\n"]);
                 return Ok(());
             }
             "only" => {
@@ -281,7 +288,9 @@ impl Script {
             matches!(command, Command::Counter { .. } | Command::Drain)
                 || matches!(command, Command::Header(_, name, _) if name == "Cache-Status")
         };
-        !self.config.is_empty() || self.commands.iter().any(|(_, command)| looks(command))
+        !self.config.is_empty()
+            || !self.file.is_empty()
+            || self.commands.iter().any(|(_, command)| looks(command))
     }
 }
 

@@ -76,17 +76,17 @@ impl SimulatorStage {
     /// If the settings are wrong.
     #[must_use]
     pub fn new(script: &Script, seed: u64, pieces: Pieces) -> Self {
-        Self::of_config(&script.config, seed, pieces, 2, |_| {})
+        Self::of_config((&script.file, &script.config), seed, pieces, 2, |_| {})
     }
 
-    /// The same for settings as `section.key=value`, so many shards, and other limits, of which the
-    /// settings know nothing.
+    /// The same for a configuration file and settings as `section.key=value`, so many shards, and
+    /// other limits, of which the settings know nothing.
     ///
     /// # Panics
     /// If the settings are wrong.
     #[must_use]
     pub fn of_config(
-        sets: &[String],
+        (file, sets): (&str, &[String]),
         seed: u64,
         pieces: Pieces,
         shards: u16,
@@ -94,7 +94,7 @@ impl SimulatorStage {
     ) -> Self {
         let hash_key = format!("cache.hash_key=\"{seed:032x}\"");
         let own = ["cache.memory=16MiB", "cache.ttl_jitter=0%", &hash_key].map(str::to_owned);
-        let config = Config::parse("simulated", "", &[&own, sets].concat());
+        let config = Config::parse("simulated", file, &[&own, sets].concat());
         let config = config.unwrap_or_else(|error| panic!("{}", error.render(false)));
         let grant = Grant { shards, descriptors_max: 1024, memory_size: 4 << 30 };
         let limits = Limits::new(&config, &grant).expect("there is room");

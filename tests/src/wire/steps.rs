@@ -21,7 +21,7 @@ impl SimulatorStage {
     pub fn of_steps(sets: &[&str], seed: u64) -> Self {
         let sets = [sets, &["server.balance=false"]].concat();
         let sets: Vec<String> = sets.into_iter().map(str::to_owned).collect();
-        Self::of_config(&sets, seed, Pieces(usize::MAX), 2, |_| {})
+        Self::of_config(("", &sets), seed, Pieces(usize::MAX), 2, |_| {})
     }
 
     /// What the origin has for a key: this JSON text.

@@ -2,7 +2,9 @@
 
 use crate::source::Finding;
 use pelton::error::CloseReason;
-use pelton::metrics::{Class, Row, SAMPLE_TABLE, SERVER_TABLE, SNAPSHOT_TABLE, TABLE};
+use pelton::metrics::{
+    Class, Row, SAMPLE_TABLE, SERVER_TABLE, SNAPSHOT_TABLE, TABLE, TENANT_TABLE,
+};
 
 const PAGE: &str = "docs/metrics.md";
 
@@ -36,7 +38,8 @@ fn missing(page: &str, expected: impl Iterator<Item = String>) -> Vec<Finding> {
 
 /// The rows of all tables of metrics.
 fn rows() -> impl Iterator<Item = &'static Row> {
-    TABLE.iter().chain(SAMPLE_TABLE).chain(SNAPSHOT_TABLE).chain(SERVER_TABLE)
+    let tables = [TABLE, SAMPLE_TABLE, SNAPSHOT_TABLE, SERVER_TABLE, TENANT_TABLE];
+    tables.into_iter().flatten()
 }
 
 /// Every row of the tables of metrics is on the page, word for word.

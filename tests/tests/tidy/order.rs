@@ -6,7 +6,7 @@ use crate::source::{Finding, Source};
 /// The server's modules from the ground up, those of one layer side by side. A module uses its
 /// own layer and the layers below.
 const LAYERS: &[&[&str]] = &[
-    &["error", "config", "limits", "metrics", "histograms", "hot", "token"],
+    &["error", "config", "limits", "metrics", "histograms", "hot", "token", "api_key"],
     &["sys"],
     &["ring"],
     &["http"],

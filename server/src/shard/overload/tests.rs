@@ -23,7 +23,7 @@ struct World {
 }
 
 fn miss(hash: KeyHash) -> Miss {
-    Miss { waiter: Waiter::Local(ReplyRef::NONE), hash, key: None }
+    Miss { waiter: Waiter::Local(ReplyRef::NONE), hash, class: Class::Standard, key: None }
 }
 
 /// What a while came to.
