@@ -1,14 +1,15 @@
 //! One entry: its bytes in the arena and what they say.
 //!
 //! ```text
-//! 0       8       12            16                20        22    24          24+key
-//! [ etag ][ born ][ fresh until ][ size and flags ][ key size ][ kind ][ key .. ][ value .. ] pad
+//! 0       8       12            16                20              22    24      24+key
+//! [ etag ][ born ][ fresh until ][ size and flags ][ key and group ][ kind ][ key ][ value ] pad
 //! ```
 //!
 //! All numbers are little-endian. `born` is the low 32 bits of the entry's stamp (see `purge`), in
 //! milliseconds, and so is `fresh until`; the segment remembers its oldest stamp in 64, so nothing
 //! wraps (see `segments`). The low 28 bits
-//! of *size and flags* are the value's size. Entries begin at multiples of 8.
+//! of *size and flags* are the value's size, the low 10 of *key and group* the key's; the other 6
+//! are the group of entries that it belongs to (see `quota`). Entries begin at multiples of 8.
 //!
 //! Key and value never change. `born`, `fresh until` and the index of the stale windows (half of
 //! `kind`) do when an origin says that the value is still the same; they are never sent from here.
@@ -29,6 +30,15 @@ pub(crate) const LIFETIME_MS_MAX: u32 = 1 << 31;
 
 const FLAG_NEGATIVE: u32 = 1 << 28;
 const FLAG_EVER: u32 = 1 << 29;
+
+/// Where the bits of the group begin, above those of the key's size.
+const GROUP_SHIFT: u32 = 10;
+
+/// The bits of the key's size.
+pub(crate) const KEY_MASK: u16 = (1 << GROUP_SHIFT) - 1;
+
+/// Groups of entries that are told apart.
+pub const GROUPS_COUNT_MAX: usize = 1 << (u16::BITS - GROUP_SHIFT);
 
 /// Where an entry lies: its offset in the arena in units of [`ALIGN`].
 ///
@@ -76,6 +86,7 @@ pub(crate) struct Header {
     pub(crate) negative: bool,
     pub(crate) ever: bool,
     pub(crate) key_size: u16,
+    pub(crate) group: u8,
     pub(crate) kind: Kind,
 }
 
@@ -88,6 +99,7 @@ impl Header {
             u32::from_le_bytes(*bytes[from..].first_chunk().expect("within the header"))
         };
         let sizes = word(16);
+        let key_and_group = u16::from_le_bytes([bytes[20], bytes[21]]);
         Self {
             etag: Etag::from_bits(u64::from(word(0)) | u64::from(word(4)) << 32),
             born_ms: word(8),
@@ -95,7 +107,8 @@ impl Header {
             value_size: sizes & (FLAG_NEGATIVE - 1),
             negative: sizes & FLAG_NEGATIVE != 0,
             ever: sizes & FLAG_EVER != 0,
-            key_size: u16::from_le_bytes([bytes[20], bytes[21]]),
+            key_size: key_and_group & KEY_MASK,
+            group: (key_and_group >> GROUP_SHIFT) as u8,
             kind: Kind { content_type: bytes[22], windows: bytes[23] },
         }
     }
@@ -108,7 +121,8 @@ impl Header {
         bytes[8..12].copy_from_slice(&self.born_ms.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.fresh_until_ms.to_le_bytes());
         bytes[16..20].copy_from_slice(&(self.value_size | flags).to_le_bytes());
-        bytes[20..22].copy_from_slice(&self.key_size.to_le_bytes());
+        let key_and_group = self.key_size | u16::from(self.group) << GROUP_SHIFT;
+        bytes[20..22].copy_from_slice(&key_and_group.to_le_bytes());
         bytes[22] = self.kind.content_type;
         bytes[23] = self.kind.windows;
     }
@@ -135,7 +149,7 @@ pub(crate) fn write_body(arena: &mut [u8], at: EntryRef, key: &[u8], value: &[u8
 #[inline]
 pub(crate) fn key(arena: &[u8], at: EntryRef) -> &[u8] {
     let bytes = &arena[at.offset()..];
-    let size = u16::from_le_bytes([bytes[20], bytes[21]]);
+    let size = u16::from_le_bytes([bytes[20], bytes[21]]) & KEY_MASK;
     &bytes[HEADER_SIZE..][..usize::from(size)]
 }
 
@@ -160,6 +174,12 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         self.header.kind
+    }
+
+    /// The group of entries that it belongs to (see [`NewValue`](crate::NewValue)).
+    #[must_use]
+    pub const fn group(&self) -> u8 {
+        self.header.group
     }
 
     /// Whether it says that the key does not exist.
@@ -223,6 +243,7 @@ mod tests {
             negative: true,
             ever: false,
             key_size: 512,
+            group: 63,
             kind: Kind { content_type: 255, windows: 3 },
         };
         let mut arena = [0xaa; 64];

@@ -275,7 +275,7 @@ impl<P: Policy> Cache<'_, P> {
     }
 
     /// Puts an entry of an earlier process back, its times on this one's clock. It is stale at
-    /// best, and nothing leaves for it.
+    /// best, belongs to no group of entries but 0, and nothing leaves for it.
     ///
     /// # Errors
     /// Why it was not put back.
@@ -320,6 +320,7 @@ impl<P: Policy> Cache<'_, P> {
             negative: false,
             ever: false,
             key_size: u16::try_from(saved.key.len()).expect("checked above"),
+            group: 0,
             kind,
         };
         header.write(self.arena, at);
