@@ -1,7 +1,8 @@
 //! The cache of one shard: the face of this crate.
 
 use crate::entry::{
-    self, Entry, EntryRef, FreshFor, GROUPS_COUNT_MAX, Header, Kind, LIFETIME_MS_MAX, entry_size,
+    self, Entry, EntryRef, FreshFor, GROUPS_COUNT_MAX, Header, KeyAndGroup, Kind, LIFETIME_MS_MAX,
+    entry_size,
 };
 use crate::freshness::{Freshness, StaleWindows, freshness};
 use crate::ghost::Ghost;
@@ -279,7 +280,7 @@ impl<'m, P: Policy> Cache<'m, P> {
         let header = Header::read(self.arena, at);
         let (born_ms, fresh_until_ms) = self.times(at, &header);
         let body = &self.arena[at.offset() + entry::HEADER_SIZE..];
-        let (key, rest) = body.split_at(usize::from(header.key_size));
+        let (key, rest) = body.split_at(header.key_size());
         let value = &rest[..header.value_size as usize];
         Entry { header, born_ms, fresh_until_ms, key, value }
     }
@@ -288,7 +289,7 @@ impl<'m, P: Policy> Cache<'m, P> {
     #[must_use]
     pub fn value_span(&self, at: EntryRef) -> (u64, u32) {
         let header = Header::read(self.arena, at);
-        let offset = at.offset() + entry::HEADER_SIZE + usize::from(header.key_size);
+        let offset = at.offset() + entry::HEADER_SIZE + header.key_size();
         (offset as u64, header.value_size)
     }
 
@@ -601,7 +602,7 @@ impl<'m, P: Policy> Cache<'m, P> {
                 let source = self.source();
                 let is_owed = |first: u32| {
                     let at = EntryRef::at(first as usize * SEGMENT_SIZE);
-                    self.quotas.is_within(Header::read(self.arena, at).group)
+                    self.quotas.is_within(Header::read(self.arena, at).group())
                 };
                 self.segments.reserve(run, source, now.ms(), is_owed);
             }
@@ -619,8 +620,7 @@ impl<'m, P: Policy> Cache<'m, P> {
             value_size: u32::try_from(value.bytes.len()).expect("checked by store"),
             negative: value.negative,
             ever: false,
-            key_size: u16::try_from(key.len()).expect("checked by store"),
-            group: value.group,
+            key: KeyAndGroup::new(key.len(), value.group),
             kind: value.kind,
         };
         self.set_times(&mut header, at, value.fresh_for, stamp);
@@ -652,7 +652,7 @@ impl<'m, P: Policy> Cache<'m, P> {
         let (segments, quotas, arena) = (&self.segments, &self.quotas, &*self.arena);
         let is_owed = |other: EntryRef| {
             // Without guarantees no entry is read.
-            quotas.are_any() && quotas.is_within(Header::read(arena, other).group)
+            quotas.are_any() && quotas.is_within(Header::read(arena, other).group())
         };
         let (place, crowded) = self.index.place(hash, |other, frequency| {
             let opened = segments.get(Segments::at(other.offset())).opened;

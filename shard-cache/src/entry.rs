@@ -76,6 +76,20 @@ pub enum FreshFor {
     Ms(u32),
 }
 
+/// The size of an entry's key and the group that it belongs to. They are told apart where they are
+/// asked for: a hit asks for one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyAndGroup(u16);
+
+impl KeyAndGroup {
+    /// Of a key of `key_size` bytes, which is at most as long as keys may be.
+    pub(crate) fn new(key_size: usize, group: u8) -> Self {
+        let key_size = u16::try_from(key_size).expect("a key's size has 10 bits");
+        debug_assert!(key_size <= KEY_MASK, "a key's size has 10 bits");
+        Self(key_size | u16::from(group) << GROUP_SHIFT)
+    }
+}
+
 /// The fixed part of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -85,8 +99,7 @@ pub(crate) struct Header {
     pub(crate) value_size: u32,
     pub(crate) negative: bool,
     pub(crate) ever: bool,
-    pub(crate) key_size: u16,
-    pub(crate) group: u8,
+    pub(crate) key: KeyAndGroup,
     pub(crate) kind: Kind,
 }
 
@@ -99,7 +112,6 @@ impl Header {
             u32::from_le_bytes(*bytes[from..].first_chunk().expect("within the header"))
         };
         let sizes = word(16);
-        let key_and_group = u16::from_le_bytes([bytes[20], bytes[21]]);
         Self {
             etag: Etag::from_bits(u64::from(word(0)) | u64::from(word(4)) << 32),
             born_ms: word(8),
@@ -107,8 +119,7 @@ impl Header {
             value_size: sizes & (FLAG_NEGATIVE - 1),
             negative: sizes & FLAG_NEGATIVE != 0,
             ever: sizes & FLAG_EVER != 0,
-            key_size: key_and_group & KEY_MASK,
-            group: (key_and_group >> GROUP_SHIFT) as u8,
+            key: KeyAndGroup(u16::from_le_bytes([bytes[20], bytes[21]])),
             kind: Kind { content_type: bytes[22], windows: bytes[23] },
         }
     }
@@ -121,15 +132,22 @@ impl Header {
         bytes[8..12].copy_from_slice(&self.born_ms.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.fresh_until_ms.to_le_bytes());
         bytes[16..20].copy_from_slice(&(self.value_size | flags).to_le_bytes());
-        let key_and_group = self.key_size | u16::from(self.group) << GROUP_SHIFT;
-        bytes[20..22].copy_from_slice(&key_and_group.to_le_bytes());
+        bytes[20..22].copy_from_slice(&self.key.0.to_le_bytes());
         bytes[22] = self.kind.content_type;
         bytes[23] = self.kind.windows;
     }
 
+    pub(crate) const fn key_size(&self) -> usize {
+        (self.key.0 & KEY_MASK) as usize
+    }
+
+    pub(crate) const fn group(&self) -> u8 {
+        (self.key.0 >> GROUP_SHIFT) as u8
+    }
+
     /// Bytes of the whole entry, padding included.
-    pub(crate) fn entry_size(&self) -> usize {
-        entry_size(usize::from(self.key_size), self.value_size as usize)
+    pub(crate) const fn entry_size(&self) -> usize {
+        entry_size(self.key_size(), self.value_size as usize)
     }
 }
 
@@ -179,7 +197,7 @@ impl<'a> Entry<'a> {
     /// The group of entries that it belongs to (see [`NewValue`](crate::NewValue)).
     #[must_use]
     pub const fn group(&self) -> u8 {
-        self.header.group
+        self.header.group()
     }
 
     /// Whether it says that the key does not exist.
@@ -242,8 +260,7 @@ mod tests {
             value_size: u32::try_from(VALUE_SIZE_MAX).unwrap(),
             negative: true,
             ever: false,
-            key_size: 512,
-            group: 63,
+            key: KeyAndGroup::new(512, 63),
             kind: Kind { content_type: 255, windows: 3 },
         };
         let mut arena = [0xaa; 64];
@@ -254,5 +271,6 @@ mod tests {
         assert_eq!(arena[16], 0xef, "little-endian");
         assert_eq!(arena[40], 0xaa);
         assert_eq!(header.entry_size() % ALIGN, 0);
+        assert_eq!((header.key_size(), header.group()), (512, 63));
     }
 }

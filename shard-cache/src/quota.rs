@@ -68,7 +68,8 @@ impl Quotas {
         assert!(bytes.len() <= GROUPS_COUNT_MAX, "a group has 6 bits");
         assert!(bytes.first().is_none_or(|bytes| *bytes == 0), "group 0 has no guarantee");
         let most = guaranteed_bytes_max(segments_count, self.needed_count);
-        assert!(bytes.iter().sum::<u64>() <= most, "no more is guaranteed than can be kept");
+        let sum = bytes.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+        assert!(sum <= most, "no more is guaranteed than can be kept");
         self.shares.iter_mut().zip(bytes).for_each(|(share, bytes)| share.guaranteed = *bytes);
         self.are_any = bytes.iter().any(|bytes| *bytes > 0);
         self.are_any
@@ -106,7 +107,7 @@ impl Quotas {
 
     /// Whether a group has a guarantee.
     pub(crate) fn has_guarantee(&self, group: u8) -> bool {
-        self.shares[usize::from(group)].guaranteed > 0
+        self.are_any && self.shares[usize::from(group)].guaranteed > 0
     }
 
     /// Whether a group takes no more than it is guaranteed.
@@ -154,12 +155,13 @@ impl<P: Policy> Cache<'_, P> {
     /// until it is met.
     ///
     /// # Panics
-    /// If there are more than [`GROUPS_COUNT_MAX`] groups, group 0 is guaranteed something, or all
+    /// If something is stored, there are more than [`GROUPS_COUNT_MAX`] groups, group 0 is guaranteed something, or all
     /// together are more than [`guaranteed_bytes_max`].
     ///
     /// [`evicted_guaranteed`]: crate::Statistics::evicted_guaranteed
     /// [`guaranteed_bytes_max`]: crate::Layout::guaranteed_bytes_max
     pub fn guarantee(&mut self, bytes: &[u64]) {
+        assert_eq!(self.statistics.entries, 0, "what is stored was counted without guarantees");
         let are_any = self.quotas.guarantee(bytes, self.segments.count());
         self.segments.keep_for_spared(are_any);
     }
@@ -176,7 +178,7 @@ impl<P: Policy> Cache<'_, P> {
     /// An entry is counted for its group where it lies now.
     pub(crate) fn enter(&mut self, at: EntryRef, header: &Header) {
         let (size, pool) = (header.entry_size(), self.segment(at).pool);
-        if self.quotas.add(header.group, size, pool) {
+        if self.quotas.add(header.group(), size, pool) {
             self.segments.pledge(Segments::at(at.offset()), size_32(size));
         }
     }
@@ -184,7 +186,7 @@ impl<P: Policy> Cache<'_, P> {
     /// An entry is not counted any more where it lies.
     pub(crate) fn leave(&mut self, at: EntryRef, header: &Header) {
         let (size, pool) = (header.entry_size(), self.segment(at).pool);
-        if self.quotas.subtract(header.group, size, pool) {
+        if self.quotas.subtract(header.group(), size, pool) {
             self.segments.release_pledge(Segments::at(at.offset()), size_32(size));
         }
     }

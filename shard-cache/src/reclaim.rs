@@ -225,7 +225,7 @@ impl<P: Policy> Cache<'_, P> {
         let is_dead = self.is_dead(at, &header, now);
         let is_hidden = !is_dead && self.is_hidden(at);
         let is_renewal = victim.reason == Reason::Renewal;
-        let is_owed = !is_dead && !is_hidden && !header.negative && self.is_owed(header.group);
+        let is_owed = !is_dead && !is_hidden && !header.negative && self.is_owed(header.group());
         let verdict = if is_dead || is_hidden {
             Verdict::Drop { is_remembered: false }
         } else if is_renewal {
@@ -237,7 +237,7 @@ impl<P: Policy> Cache<'_, P> {
         };
         let is_to_go = matches!(verdict, Verdict::Drop { .. });
         let verdict = if is_owed && is_to_go { Verdict::Keep { frequency: 0 } } else { verdict };
-        if !is_owed && self.quotas.has_guarantee(header.group) {
+        if !is_owed && self.quotas.has_guarantee(header.group()) {
             victim.kept -= size;
         }
         if let Verdict::Keep { frequency } = verdict {
@@ -315,8 +315,11 @@ impl<P: Policy> Cache<'_, P> {
         let segment = self.segment_mut(moved);
         segment.dead_ms = segment.dead_ms.max(dead_ms);
         self.segment_mut(at).live -= size_32(size);
-        self.leave(at, &header);
-        self.enter(moved, &header);
+        // Without guarantees it is the same wherever an entry lies.
+        if self.quotas.are_any() {
+            self.leave(at, &header);
+            self.enter(moved, &header);
+        }
         Some(moved)
     }
 
