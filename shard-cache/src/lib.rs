@@ -20,8 +20,9 @@
 //! Bytes on their way to a client are held by a [`Pin`] on their segment: it may be emptied of its
 //! keys, but its bytes stay until the last pin is gone. What somebody sends too slowly is copied
 //! out ([`Cache::spill`]), so that the rest of its segment comes back. A purge ([`Cache::purge`])
-//! hides entries by a rule, or ends their freshness, and walks over none of them. Entries may belong
-//! to groups with a guaranteed share of the arena, which others do not evict ([`Cache::guarantee`]).
+//! hides entries by a rule, or ends their freshness, and walks over none of them. Entries may
+//! belong to groups with a guaranteed share of the arena, which others do not evict
+//! ([`Cache::guarantee`]).
 //!
 //! The budget is hard: [`Layout`] says every byte, and nothing is allocated after construction.
 //!

@@ -150,13 +150,13 @@ impl<P: Policy> Cache<'_, P> {
     ///
     /// What can still go, counted as [`evicted_guaranteed`]: an entry whose sixteen
     /// slots of the index are all those of guaranteed ones; a value larger than a segment, where
-    /// another such needs its place and a bounded look finds no other; anything while pins hold all
+    /// another such needs its place and there is no other, or that a soft purge names; anything while pins hold all
     /// that it could be moved to, or too few segments are ready. And what is dead or purged counts
     /// until it is met.
     ///
     /// # Panics
-    /// If something is stored, there are more than [`GROUPS_COUNT_MAX`] groups, group 0 is guaranteed something, or all
-    /// together are more than [`guaranteed_bytes_max`].
+    /// If something is stored, there are more than [`GROUPS_COUNT_MAX`] groups, group 0 is
+    /// guaranteed something, or all together are more than [`guaranteed_bytes_max`].
     ///
     /// [`evicted_guaranteed`]: crate::Statistics::evicted_guaranteed
     /// [`guaranteed_bytes_max`]: crate::Layout::guaranteed_bytes_max

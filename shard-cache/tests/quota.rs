@@ -7,7 +7,7 @@ use shard_cache::policy::{Fifo, Lru, S3Fifo};
 use shard_cache::time::Instant;
 use shard_cache::{
     Cache, Force, FreshFor, Kind, Layout, NewValue, Policy, Purge, Renewal, SEGMENT_SIZE,
-    StaleWindows, StoreRefused,
+    STEP_ENTRIES_MAX, StaleWindows, StoreRefused,
 };
 
 const WINDOWS: [StaleWindows; 1] = [StaleWindows { while_revalidate_ms: 0, if_error_ms: 0 }];
@@ -400,4 +400,16 @@ fn where_large_guaranteed_values_leave_no_place_to_a_larger_one_one_of_them_give
     let lost = count as usize + 1 - world.count(0..count + 1);
     assert!((1..3).contains(&lost), "{lost} of {count}");
     assert_eq!(world.cache.statistics().evicted_guaranteed, lost as u64);
+}
+
+#[test]
+fn stores_do_not_wait_until_all_that_is_guaranteed_was_moved() {
+    let mut world = World::<S3Fifo>::new(16 * MIB, &[0, 20]);
+    // Steps look at each of them once before they have moved.
+    let end = world.fill(QUIET, 20, 0, 100);
+    let steps = end / STEP_ENTRIES_MAX;
+    (0..5_000).for_each(|number| world.store(NOISE_KEYS + number, NOISE, 16 << 10));
+    // Those of one segment at most.
+    assert!(steps > 100 && world.waited < 20, "{} of {steps} steps", world.waited);
+    assert_eq!(world.count(0..end), end as usize);
 }

@@ -11,8 +11,8 @@ const BUDGET_SIZE: usize = 4 << 20;
 /// When the clock begins, milliseconds: at zero, and shortly before 32 bits of them wrap.
 const STARTS_MS: [u64; 3] = [0, (1 << 32) - 2_000, 5 * (1 << 32) - 1];
 
-/// The first byte says when the clock begins and how much is guaranteed; each six after it are an operation, played under
-/// every policy.
+/// The first byte says when the clock begins and how much is guaranteed; each six after it are an
+/// operation, played under every policy.
 ///
 /// # Panics
 /// If the cache and its model differ.
