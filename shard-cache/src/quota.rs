@@ -148,11 +148,11 @@ impl<P: Policy> Cache<'_, P> {
     /// segment was full of them; what exceeds a segment takes all of its run. To be said before
     /// anything is stored.
     ///
-    /// What can still go, counted as [`evicted_guaranteed`]: an entry whose sixteen
-    /// slots of the index are all those of guaranteed ones; a value larger than a segment, where
-    /// another such needs its place and there is no other, or that a soft purge names; anything while pins hold all
-    /// that it could be moved to, or too few segments are ready. And what is dead or purged counts
-    /// until it is met.
+    /// What can still go, counted as [`evicted_guaranteed`]: an entry whose sixteen slots of the
+    /// index are all those of guaranteed ones; a value larger than a segment, where another such
+    /// needs its place and there is no other, or that a soft purge names; anything while pins hold
+    /// all that it could be moved to. While too few segments are ready for all that is guaranteed,
+    /// less is. And what is dead or purged counts until it is met.
     ///
     /// # Panics
     /// If something is stored, there are more than [`GROUPS_COUNT_MAX`] groups, group 0 is
