@@ -1,6 +1,9 @@
 //! The cache of one shard: the face of this crate.
 
-use crate::entry::{self, Entry, EntryRef, FreshFor, Header, Kind, LIFETIME_MS_MAX, entry_size};
+use crate::entry::{
+    self, Entry, EntryRef, FreshFor, GROUPS_COUNT_MAX, Header, KeyAndGroup, Kind, LIFETIME_MS_MAX,
+    entry_size,
+};
 use crate::freshness::{Freshness, StaleWindows, freshness};
 use crate::ghost::Ghost;
 use crate::hash::{Etag, KeyHash, KeyHasher};
@@ -11,6 +14,7 @@ use crate::pins::Pin;
 use crate::policy::{Policy, Pool, S3Fifo};
 use crate::prefetch::prefetch;
 use crate::purge::{Force, Purge, PurgeRefused, Rules};
+use crate::quota::Quotas;
 use crate::reclaim::Victim;
 use crate::segments::{Segment, Segments, Writer};
 use crate::snapshot::{Removed, Walk};
@@ -24,6 +28,12 @@ pub struct NewValue<'a> {
     pub etag: Etag,
     /// What it is.
     pub kind: Kind,
+    /// The group of entries that it belongs to, below [`GROUPS_COUNT_MAX`]; what others store does
+    /// not evict it while the group takes no more than it is guaranteed (see [`Cache::guarantee`]).
+    /// Group 0 has no guarantee.
+    ///
+    /// [`GROUPS_COUNT_MAX`]: crate::GROUPS_COUNT_MAX
+    pub group: u8,
     /// How long it is fresh.
     pub fresh_for: FreshFor,
     /// It says that the key does not exist; `bytes` is empty then.
@@ -77,6 +87,8 @@ pub struct Statistics {
     pub stored: u64,
     /// Entries dropped to make room while they might still have been served.
     pub evicted: u64,
+    /// Of these, what had to go though its group took no more than it is guaranteed.
+    pub evicted_guaranteed: u64,
     /// Entries dropped because they were dead.
     pub expired: u64,
     /// Entries dropped because a purge hides them; they are counted when they are met.
@@ -97,6 +109,8 @@ pub struct Statistics {
     pub stepped_entries: u64,
     /// Bytes that steps have moved.
     pub moved_bytes: u64,
+    /// Of these, what guarantees have spared.
+    pub spared_bytes: u64,
 }
 
 /// Pairs of stale windows that are told apart.
@@ -109,6 +123,7 @@ pub struct Cache<'m, P: Policy = S3Fifo> {
     pub(crate) index: Index<'m>,
     pub(crate) ghost: Ghost<'m>,
     pub(crate) segments: Segments,
+    pub(crate) quotas: Quotas,
     pub(crate) rules: Rules,
     pub(crate) hasher: KeyHasher,
     pub(crate) windows: Vec<StaleWindows>,
@@ -163,6 +178,7 @@ impl<'m, P: Policy> Cache<'m, P> {
             index: Index::new(index),
             ghost: Ghost::new(ghost),
             segments: Segments::new(layout.segments_count()),
+            quotas: Quotas::new(layout.needed_count()),
             rules: Rules::new(),
             hasher,
             windows: all_windows,
@@ -264,7 +280,7 @@ impl<'m, P: Policy> Cache<'m, P> {
         let header = Header::read(self.arena, at);
         let (born_ms, fresh_until_ms) = self.times(at, &header);
         let body = &self.arena[at.offset() + entry::HEADER_SIZE..];
-        let (key, rest) = body.split_at(usize::from(header.key_size));
+        let (key, rest) = body.split_at(header.key_size());
         let value = &rest[..header.value_size as usize];
         Entry { header, born_ms, fresh_until_ms, key, value }
     }
@@ -273,7 +289,7 @@ impl<'m, P: Policy> Cache<'m, P> {
     #[must_use]
     pub fn value_span(&self, at: EntryRef) -> (u64, u32) {
         let header = Header::read(self.arena, at);
-        let offset = at.offset() + entry::HEADER_SIZE + usize::from(header.key_size);
+        let offset = at.offset() + entry::HEADER_SIZE + header.key_size();
         (offset as u64, header.value_size)
     }
 
@@ -284,7 +300,7 @@ impl<'m, P: Policy> Cache<'m, P> {
     ///
     /// # Panics
     /// If `hash` is not what the cache's hasher makes of `key`: the entry would leave the index by
-    /// another way than it came in.
+    /// another way than it came in. If there is no such group of entries.
     pub fn store(
         &mut self,
         hash: KeyHash,
@@ -293,10 +309,11 @@ impl<'m, P: Policy> Cache<'m, P> {
         now: Instant,
     ) -> Result<EntryRef, StoreRefused> {
         assert_eq!(self.hasher.hash(key), hash, "keys are hashed by the cache's hasher");
+        assert!(usize::from(value.group) < GROUPS_COUNT_MAX, "a group has six bits");
         let known = self.index.find(hash, |at| entry::key(self.arena, at) == key);
         let (pool, frequency) = match known {
             _ if value.negative => (Pool::Small, 0),
-            Some(known) => (self.segment(known.entry).pool, known.frequency),
+            Some(known) => (self.segment(known.entry).pool.of_policy(), known.frequency),
             None => (P::admit(self.ghost.remembers(hash)), 0),
         };
         let at = self.append(key, value, pool, now)?;
@@ -583,7 +600,11 @@ impl<'m, P: Policy> Cache<'m, P> {
             let offset = self.segments.allocate_run(run, size, pool, stamp);
             if offset.is_none() {
                 let source = self.source();
-                self.segments.reserve(run, source, now.ms());
+                let is_owed = |first: u32| {
+                    let at = EntryRef::at(first as usize * SEGMENT_SIZE);
+                    self.quotas.is_within(Header::read(self.arena, at).group())
+                };
+                self.segments.reserve(run, source, now.ms(), is_owed);
             }
             offset
         };
@@ -599,7 +620,7 @@ impl<'m, P: Policy> Cache<'m, P> {
             value_size: u32::try_from(value.bytes.len()).expect("checked by store"),
             negative: value.negative,
             ever: false,
-            key_size: u16::try_from(key.len()).expect("checked by store"),
+            key: KeyAndGroup::new(key.len(), value.group),
             kind: value.kind,
         };
         self.set_times(&mut header, at, value.fresh_for, stamp);
@@ -619,16 +640,26 @@ impl<'m, P: Policy> Cache<'m, P> {
     pub(crate) fn insert(&mut self, hash: KeyHash, at: EntryRef, frequency: u8) {
         let place = self.place(hash);
         self.index.set(place, hash, at, frequency);
+        let header = Header::read(self.arena, at);
+        self.enter(at, &header);
         self.statistics.entries += 1;
-        self.statistics.bytes += Header::read(self.arena, at).entry_size() as u64;
+        self.statistics.bytes += header.entry_size() as u64;
     }
 
-    /// A slot for a new key; where there is none, the entry worth least of those around goes.
+    /// A slot for a new key; where there is none, the entry worth least of those around goes: one
+    /// that is guaranteed only if all sixteen are.
     fn place(&mut self, hash: KeyHash) -> Place {
-        let segments = &self.segments;
-        let rank = |other: EntryRef| segments.get(Segments::at(other.offset())).opened;
-        let (place, crowded) = self.index.place(hash, rank);
+        let (segments, quotas, arena) = (&self.segments, &self.quotas, &*self.arena);
+        let is_owed = |other: EntryRef| {
+            // Without guarantees no entry is read.
+            quotas.are_any() && quotas.is_within(Header::read(arena, other).group())
+        };
+        let (place, crowded) = self.index.place(hash, |other, frequency| {
+            let opened = segments.get(Segments::at(other.offset())).opened;
+            (is_owed(other), frequency, opened)
+        });
         if let Some(out) = crowded {
+            self.statistics.evicted_guaranteed += u64::from(is_owed(out));
             self.count_out(out, &Header::read(self.arena, out));
             self.statistics.evicted += 1;
         }
@@ -637,12 +668,16 @@ impl<'m, P: Policy> Cache<'m, P> {
 
     /// An entry has left the index.
     pub(crate) fn count_out(&mut self, at: EntryRef, header: &Header) {
-        let size = header.entry_size();
         self.statistics.entries -= 1;
-        self.statistics.bytes -= size as u64;
-        let segment = self.segments.get_mut(Segments::at(at.offset()));
-        segment.live -= u32::try_from(size).expect("an entry is at most 256 MiB");
+        self.statistics.bytes -= header.entry_size() as u64;
+        self.segment_mut(at).live -= size_32(header.entry_size());
+        self.leave(at, header);
     }
+}
+
+/// The size of an entry in 32 bits.
+pub(crate) fn size_32(size: usize) -> u32 {
+    u32::try_from(size).expect("an entry is at most 256 MiB")
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]

@@ -1,14 +1,15 @@
 //! One entry: its bytes in the arena and what they say.
 //!
 //! ```text
-//! 0       8       12            16                20        22    24          24+key
-//! [ etag ][ born ][ fresh until ][ size and flags ][ key size ][ kind ][ key .. ][ value .. ] pad
+//! 0       8       12            16                20              22    24      24+key
+//! [ etag ][ born ][ fresh until ][ size and flags ][ key and group ][ kind ][ key ][ value ] pad
 //! ```
 //!
 //! All numbers are little-endian. `born` is the low 32 bits of the entry's stamp (see `purge`), in
 //! milliseconds, and so is `fresh until`; the segment remembers its oldest stamp in 64, so nothing
 //! wraps (see `segments`). The low 28 bits
-//! of *size and flags* are the value's size. Entries begin at multiples of 8.
+//! of *size and flags* are the value's size, the low 10 of *key and group* the key's; the other 6
+//! are the group of entries that it belongs to (see `quota`). Entries begin at multiples of 8.
 //!
 //! Key and value never change. `born`, `fresh until` and the index of the stale windows (half of
 //! `kind`) do when an origin says that the value is still the same; they are never sent from here.
@@ -29,6 +30,15 @@ pub(crate) const LIFETIME_MS_MAX: u32 = 1 << 31;
 
 const FLAG_NEGATIVE: u32 = 1 << 28;
 const FLAG_EVER: u32 = 1 << 29;
+
+/// Where the bits of the group begin, above those of the key's size.
+const GROUP_SHIFT: u32 = 10;
+
+/// The bits of the key's size.
+pub(crate) const KEY_MASK: u16 = (1 << GROUP_SHIFT) - 1;
+
+/// Groups of entries that are told apart.
+pub const GROUPS_COUNT_MAX: usize = 1 << (u16::BITS - GROUP_SHIFT);
 
 /// Where an entry lies: its offset in the arena in units of [`ALIGN`].
 ///
@@ -66,6 +76,20 @@ pub enum FreshFor {
     Ms(u32),
 }
 
+/// The size of an entry's key and the group that it belongs to. They are told apart where they are
+/// asked for: a hit asks for one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyAndGroup(u16);
+
+impl KeyAndGroup {
+    /// Of a key of `key_size` bytes, which is at most as long as keys may be.
+    pub(crate) fn new(key_size: usize, group: u8) -> Self {
+        let key_size = u16::try_from(key_size).expect("a key's size has 10 bits");
+        debug_assert!(key_size <= KEY_MASK, "a key's size has 10 bits");
+        Self(key_size | u16::from(group) << GROUP_SHIFT)
+    }
+}
+
 /// The fixed part of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -75,7 +99,7 @@ pub(crate) struct Header {
     pub(crate) value_size: u32,
     pub(crate) negative: bool,
     pub(crate) ever: bool,
-    pub(crate) key_size: u16,
+    pub(crate) key: KeyAndGroup,
     pub(crate) kind: Kind,
 }
 
@@ -95,7 +119,7 @@ impl Header {
             value_size: sizes & (FLAG_NEGATIVE - 1),
             negative: sizes & FLAG_NEGATIVE != 0,
             ever: sizes & FLAG_EVER != 0,
-            key_size: u16::from_le_bytes([bytes[20], bytes[21]]),
+            key: KeyAndGroup(u16::from_le_bytes([bytes[20], bytes[21]])),
             kind: Kind { content_type: bytes[22], windows: bytes[23] },
         }
     }
@@ -108,14 +132,22 @@ impl Header {
         bytes[8..12].copy_from_slice(&self.born_ms.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.fresh_until_ms.to_le_bytes());
         bytes[16..20].copy_from_slice(&(self.value_size | flags).to_le_bytes());
-        bytes[20..22].copy_from_slice(&self.key_size.to_le_bytes());
+        bytes[20..22].copy_from_slice(&self.key.0.to_le_bytes());
         bytes[22] = self.kind.content_type;
         bytes[23] = self.kind.windows;
     }
 
+    pub(crate) const fn key_size(&self) -> usize {
+        (self.key.0 & KEY_MASK) as usize
+    }
+
+    pub(crate) const fn group(&self) -> u8 {
+        (self.key.0 >> GROUP_SHIFT) as u8
+    }
+
     /// Bytes of the whole entry, padding included.
-    pub(crate) fn entry_size(&self) -> usize {
-        entry_size(usize::from(self.key_size), self.value_size as usize)
+    pub(crate) const fn entry_size(&self) -> usize {
+        entry_size(self.key_size(), self.value_size as usize)
     }
 }
 
@@ -135,7 +167,7 @@ pub(crate) fn write_body(arena: &mut [u8], at: EntryRef, key: &[u8], value: &[u8
 #[inline]
 pub(crate) fn key(arena: &[u8], at: EntryRef) -> &[u8] {
     let bytes = &arena[at.offset()..];
-    let size = u16::from_le_bytes([bytes[20], bytes[21]]);
+    let size = u16::from_le_bytes([bytes[20], bytes[21]]) & KEY_MASK;
     &bytes[HEADER_SIZE..][..usize::from(size)]
 }
 
@@ -160,6 +192,12 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         self.header.kind
+    }
+
+    /// The group of entries that it belongs to (see [`NewValue`](crate::NewValue)).
+    #[must_use]
+    pub const fn group(&self) -> u8 {
+        self.header.group()
     }
 
     /// Whether it says that the key does not exist.
@@ -222,7 +260,7 @@ mod tests {
             value_size: u32::try_from(VALUE_SIZE_MAX).unwrap(),
             negative: true,
             ever: false,
-            key_size: 512,
+            key: KeyAndGroup::new(512, 63),
             kind: Kind { content_type: 255, windows: 3 },
         };
         let mut arena = [0xaa; 64];
@@ -233,5 +271,6 @@ mod tests {
         assert_eq!(arena[16], 0xef, "little-endian");
         assert_eq!(arena[40], 0xaa);
         assert_eq!(header.entry_size() % ALIGN, 0);
+        assert_eq!((header.key_size(), header.group()), (512, 63));
     }
 }

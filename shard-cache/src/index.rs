@@ -136,12 +136,12 @@ impl<'m> Index<'m> {
     }
 
     /// A place for a new key: an empty slot in the emptier bucket, one that a neighbour has left
-    /// for it, or else the slot of the entry of the least frequency, and among those of the least
-    /// `rank`, which is returned as crowded out.
-    pub(crate) fn place(
+    /// for it, or else the slot of the entry of the least `rank`, which may look at its frequency;
+    /// that entry is returned as crowded out.
+    pub(crate) fn place<R: Ord>(
         &mut self,
         hash: KeyHash,
-        rank: impl Fn(EntryRef) -> u64,
+        rank: impl Fn(EntryRef, u8) -> R,
     ) -> (Place, Option<EntryRef>) {
         let buckets = self.buckets(hash);
         let used =
@@ -154,7 +154,7 @@ impl<'m> Index<'m> {
             .into_iter()
             .flat_map(|bucket| self.slots(bucket))
             .filter_map(|(place, word)| Some((place, word, location(word)?)))
-            .min_by_key(|(_, word, entry)| (frequency(*word), rank(*entry)))
+            .min_by_key(|(_, word, entry)| rank(*entry, frequency(*word)))
             .map(|(place, _, entry)| (place, entry))
             .expect("a full bucket has entries");
         (place, Some(entry))
@@ -229,7 +229,7 @@ mod tests {
     fn nine_tenths_of_the_slots_fill_before_a_key_is_crowded_out_and_all_are_found() {
         let mut index = index(10_000);
         for number in 0..72_000 {
-            let (place, out) = index.place(hash(number), |entry| entry.0);
+            let (place, out) = index.place(hash(number), |entry, frequency| (frequency, entry.0));
             assert_eq!(out, None, "{number}");
             assert!(index.slots(place.bucket).any(|slot| slot == (place, EMPTY)));
             index.set(place, hash(number), EntryRef(u64::from(number)), 0);
@@ -256,7 +256,7 @@ mod tests {
     fn what_is_set_is_found_and_what_is_cleared_is_not() {
         let mut index = index(64);
         for number in 0..200 {
-            let (place, out) = index.place(hash(number), |entry| entry.0);
+            let (place, out) = index.place(hash(number), |entry, frequency| (frequency, entry.0));
             assert_eq!(out, None);
             index.set(place, hash(number), EntryRef(u64::from(number)), 0);
         }
@@ -273,7 +273,7 @@ mod tests {
     fn in_full_buckets_the_least_frequent_gives_way_and_among_those_the_lowest() {
         let mut index = index(1);
         for number in 0..8 {
-            let (place, out) = index.place(hash(number), |entry| entry.0);
+            let (place, out) = index.place(hash(number), |entry, frequency| (frequency, entry.0));
             assert_eq!(out, None);
             index.set(place, hash(number), EntryRef(u64::from(number)), 0);
         }
@@ -284,6 +284,9 @@ mod tests {
             let again = index.find(hash(number), |entry| entry == wanted);
             assert_eq!(again, Some(Found { frequency: 2, ..found }));
         }
-        assert_eq!(index.place(hash(99), |entry| entry.0).1, Some(EntryRef(2)));
+        assert_eq!(
+            index.place(hash(99), |entry, frequency| (frequency, entry.0)).1,
+            Some(EntryRef(2))
+        );
     }
 }

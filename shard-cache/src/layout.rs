@@ -5,10 +5,11 @@
 //! made by the cache     table of segments, purge rules, removed keys
 //! ```
 
-use crate::entry::{VALUE_SIZE_MAX, entry_size};
+use crate::entry::{KEY_MASK, VALUE_SIZE_MAX, entry_size};
 use crate::ghost::{LINE_KEYS, LINE_SIZE};
 use crate::index::{BUCKET_SIZE, SLOTS};
 use crate::purge::RULES_SIZE;
+use crate::quota::guaranteed_bytes_max;
 use crate::segments::{FREE_AHEAD, table_size};
 use crate::snapshot::REMOVED_SIZE;
 use std::fmt;
@@ -18,6 +19,7 @@ pub const SEGMENT_SIZE: usize = 256 << 10;
 
 /// The longest key that is kept, bytes.
 pub(crate) const KEY_SIZE_MAX: usize = 512;
+const _: () = assert!(KEY_SIZE_MAX <= KEY_MASK as usize, "a header has room for its size");
 
 /// The index is sized for entries of this many bytes, all in: keys of 16 and values of 100. Larger
 /// ones leave some of it unused; smaller ones fill it before they fill the arena.
@@ -62,8 +64,7 @@ impl Layout {
     /// If `value_size_max` exceeds 256 MiB: the header has 28 bits for it.
     pub fn new(budget_bytes: usize, value_size_max: u32) -> Result<Self, LayoutError> {
         assert!(value_size_max as usize <= VALUE_SIZE_MAX, "a header has 28 bits for the size");
-        let run = run_count(entry_size(KEY_SIZE_MAX, value_size_max as usize));
-        let least = 2 * run + FREE_AHEAD as usize + 2;
+        let least = least_count(value_size_max);
         let least_bytes = Self::of(least, value_size_max).total_bytes();
         if budget_bytes < least_bytes {
             return Err(LayoutError { least_bytes });
@@ -97,6 +98,21 @@ impl Layout {
     #[must_use]
     pub const fn arena_bytes(&self) -> usize {
         self.segments_count as usize * SEGMENT_SIZE
+    }
+
+    /// Bytes that may be guaranteed to groups of entries in all (see [`Cache::guarantee`]): half of
+    /// what is not needed for the largest value and what is kept free.
+    ///
+    /// [`Cache::guarantee`]: crate::Cache::guarantee
+    #[must_use]
+    pub const fn guaranteed_bytes_max(&self) -> u64 {
+        guaranteed_bytes_max(self.segments_count, self.needed_count())
+    }
+
+    /// Segments that guarantees leave to everything else: the fewest that an arena can have.
+    #[expect(clippy::cast_possible_truncation, reason = "no more than there are segments")]
+    pub(crate) const fn needed_count(&self) -> u32 {
+        least_count(self.value_size_max) as u32
     }
 
     /// Bytes of the index.
@@ -139,6 +155,12 @@ impl Layout {
     pub(crate) const fn value_size_max(&self) -> u32 {
         self.value_size_max
     }
+}
+
+/// Segments of the smallest arena for values of at most `value_size_max` bytes.
+const fn least_count(value_size_max: u32) -> usize {
+    let run = run_count(entry_size(KEY_SIZE_MAX, value_size_max as usize));
+    2 * run + FREE_AHEAD as usize + 2
 }
 
 /// Segments that an entry of `size` bytes takes: one that it shares, or a run of its own.

@@ -20,12 +20,14 @@
 //! Bytes on their way to a client are held by a [`Pin`] on their segment: it may be emptied of its
 //! keys, but its bytes stay until the last pin is gone. What somebody sends too slowly is copied
 //! out ([`Cache::spill`]), so that the rest of its segment comes back. A purge ([`Cache::purge`])
-//! hides entries by a rule, or ends their freshness, and walks over none of them.
+//! hides entries by a rule, or ends their freshness, and walks over none of them. Entries may
+//! belong to groups with a guaranteed share of the arena, which others do not evict
+//! ([`Cache::guarantee`]).
 //!
 //! The budget is hard: [`Layout`] says every byte, and nothing is allocated after construction.
 //!
 //! Modules, ground to top: `time`, `hash`, `freshness`, `policy`, `prefetch`, `entry`, `layout`,
-//! `index`, `ghost`, `segments`, `purge`, `cache`, `reclaim`, `pins`, `snapshot`,
+//! `index`, `ghost`, `segments`, `purge`, `cache`, `quota`, `reclaim`, `pins`, `snapshot`,
 //! `inspect`.
 
 mod cache;
@@ -41,13 +43,14 @@ pub mod policy;
 #[allow(unsafe_code, reason = "a prefetch instruction")]
 mod prefetch;
 mod purge;
+mod quota;
 mod reclaim;
 mod segments;
 mod snapshot;
 pub mod time;
 
 pub use cache::{Cache, Hit, NewValue, Renewal, Statistics, StoreRefused, WINDOWS_COUNT_MAX};
-pub use entry::{Entry, EntryRef, FreshFor, Kind, entry_size};
+pub use entry::{Entry, EntryRef, FreshFor, GROUPS_COUNT_MAX, Kind, entry_size};
 pub use freshness::{Freshness, StaleWindows};
 pub use inspect::Standing;
 pub use layout::{Layout, LayoutError, SEGMENT_SIZE};

@@ -17,6 +17,19 @@ pub enum Pool {
     Small,
     /// Where keys are that have proved themselves.
     Main,
+    /// Where entries are that were spared because their group takes no more than it is guaranteed.
+    /// A policy never names it; what it judges here it judges as in the main pool.
+    Guaranteed,
+}
+
+impl Pool {
+    /// Where the policy would have it.
+    pub(crate) const fn of_policy(self) -> Self {
+        match self {
+            Self::Small => Self::Small,
+            Self::Main | Self::Guaranteed => Self::Main,
+        }
+    }
 }
 
 /// What becomes of an entry whose segment is emptied.
@@ -131,8 +144,8 @@ impl Policy for S3Fifo {
         match (pool, frequency) {
             (Pool::Small, 0) => Verdict::Drop { is_remembered: true },
             (Pool::Small, _) => Verdict::Keep { frequency: 0 },
-            (Pool::Main, 0) => Verdict::Drop { is_remembered: false },
-            (Pool::Main, _) => Verdict::Keep { frequency: frequency - 1 },
+            (Pool::Main | Pool::Guaranteed, 0) => Verdict::Drop { is_remembered: false },
+            (Pool::Main | Pool::Guaranteed, _) => Verdict::Keep { frequency: frequency - 1 },
         }
     }
 }

@@ -9,15 +9,16 @@
 //! Of a victim, dead and purged entries go; of the others each goes or moves, as the policy says.
 //! At most three quarters of a segment move out of one, so that a cache in which everything is hot
 //! still makes room. An entry that has its segment or run for itself is not moved: its segment
-//! changes places in the queue.
+//! changes places in the queue. What its group's guarantee spares moves in any case, to the
+//! guaranteed pool; that loses its oldest segment when a third of it is not owed (see `quota`).
 
-use crate::cache::{Cache, low};
+use crate::cache::{Cache, low, size_32};
 use crate::entry::{self, EntryRef, Header, LIFETIME_MS_MAX};
 use crate::hash::KeyHash;
 use crate::index::Found;
 use crate::layout::SEGMENT_SIZE;
 use crate::policy::{Policy, Pool, Verdict};
-use crate::segments::Writer;
+use crate::segments::{Segments, Writer};
 use crate::time::Instant;
 
 /// Entries that one step looks at. Each may cost two waits for memory, one for the entry and one
@@ -48,7 +49,7 @@ pub(crate) struct Victim {
     reason: Reason,
     /// Bytes of it that were looked at.
     done: u32,
-    /// Bytes of it that moved.
+    /// Bytes of it that moved, and those that may have to because of guarantees.
     kept: usize,
 }
 
@@ -104,21 +105,55 @@ impl<P: Policy> Cache<'_, P> {
         }
         self.swept_ms = now.ms();
         let dead = self.segments.dead(now.ms(), self.rules.everything());
-        let oldest = || self.segments.oldest(self.source()).filter(|_| is_short);
+        let oldest = || if is_short { self.oldest() } else { None };
         let (segment, reason) = dead
             .or_else(oldest)
             .map(|segment| (segment, Reason::Room))
             .or_else(|| Some((window?, Reason::Window)))
             .or_else(|| Some((self.before_rules()?, Reason::Renewal)))?;
         self.segments.seize(segment);
-        Some(Victim { segment, reason, done: 0, kept: 0 })
+        Some(Victim { segment, reason, done: 0, kept: self.segments.pledged(segment) })
+    }
+
+    /// The segment that gives way to new ones: the oldest that the policy would have. Where there
+    /// are guarantees it takes turns with one that makes no room now, but must be moved in time.
+    fn oldest(&mut self) -> Option<u32> {
+        let source = self.source();
+        if !self.quotas.are_any() {
+            return self.segments.oldest(source);
+        }
+        let other = if source == Pool::Small { Pool::Main } else { Pool::Small };
+        if self.quotas.take_turn()
+            && let Some(chore) = self.chore(source)
+        {
+            return Some(chore);
+        }
+        let is_full = self.is_full();
+        let segments = &mut self.segments;
+        let yielding = segments.oldest_yielding(source, KEPT_BYTES_MAX);
+        yielding
+            .or_else(|| segments.oldest_yielding(other, KEPT_BYTES_MAX))
+            .or_else(|| segments.oldest(source))
+            .or_else(|| segments.oldest(Pool::Guaranteed).filter(|_| is_full))
+    }
+
+    /// A segment whose emptying makes little room or none: the oldest of the guaranteed pool, if
+    /// too little of that is owed; or that of the policy's, if it belongs there.
+    fn chore(&self, source: Pool) -> Option<u32> {
+        let segments = &self.segments;
+        let (count, open) =
+            (segments.in_pool(Pool::Guaranteed), segments.open_count(Pool::Guaranteed));
+        if self.quotas.is_loose(count, open) || self.is_full() {
+            return segments.oldest(Pool::Guaranteed);
+        }
+        segments.oldest(source).filter(|segment| segments.pledged(*segment) > KEPT_BYTES_MAX)
     }
 
     /// The stamp at which the oldest segment with entries was opened, and that segment if it stands
     /// in a queue.
     fn oldest_opened(&self) -> (u64, Option<u32>) {
         let victim = self.victim.map(|victim| self.segments.get(victim.segment).opened);
-        [Pool::Small, Pool::Main]
+        [Pool::Small, Pool::Main, Pool::Guaranteed]
             .into_iter()
             .filter_map(|pool| self.segments.oldest(pool))
             .map(|segment| (self.segments.get(segment).opened, Some(segment)))
@@ -190,6 +225,7 @@ impl<P: Policy> Cache<'_, P> {
         let is_dead = self.is_dead(at, &header, now);
         let is_hidden = !is_dead && self.is_hidden(at);
         let is_renewal = victim.reason == Reason::Renewal;
+        let is_owed = !is_dead && !is_hidden && !header.negative && self.is_owed(header.group());
         let verdict = if is_dead || is_hidden {
             Verdict::Drop { is_remembered: false }
         } else if is_renewal {
@@ -199,25 +235,35 @@ impl<P: Policy> Cache<'_, P> {
         } else {
             P::judge(pool, frequency)
         };
+        let is_to_go = matches!(verdict, Verdict::Drop { .. });
+        let verdict = if is_owed && is_to_go { Verdict::Keep { frequency: 0 } } else { verdict };
+        if !is_owed && self.quotas.has_guarantee(header.group()) {
+            victim.kept -= size;
+        }
         if let Verdict::Keep { frequency } = verdict {
             let is_alone = size > KEPT_BYTES_MAX && size == live as usize;
+            let kept_in = if is_renewal { pool.of_policy() } else { Pool::Main };
+            let to = if is_owed { Pool::Guaranteed } else { kept_in };
             // What a rule says of it would be forgotten with the rule, if it stayed.
             if is_alone && victim.reason != Reason::Window && !self.is_ended(at, &header) {
                 let stamp = self.rules.stamp(now.ms());
                 self.index.set_frequency(place, frequency);
-                self.segments.keep_run(victim.segment, stamp);
+                self.leave(at, &header);
+                self.segments.keep_run(victim.segment, to, stamp);
+                self.enter(at, &header);
                 return Settled::Stays;
             }
-            if size <= SEGMENT_SIZE && (is_renewal || victim.kept + size <= KEPT_BYTES_MAX) {
+            let is_bound = !is_renewal && !is_owed;
+            if size <= SEGMENT_SIZE && !(is_bound && victim.kept + size > KEPT_BYTES_MAX) {
                 if size > work.bytes {
                     return Settled::Later;
                 }
-                let pool = if is_renewal { pool } else { Pool::Main };
-                if let Some(moved) = self.relocate(at, header, pool, now) {
+                if let Some(moved) = self.relocate(at, header, to, now) {
                     self.index.set(place, hash, moved, frequency);
-                    victim.kept += size;
+                    victim.kept += if is_owed { 0 } else { size };
                     work.bytes -= size;
                     self.statistics.moved_bytes += size as u64;
+                    self.statistics.spared_bytes += if is_owed { size as u64 } else { 0 };
                     return Settled::Done;
                 }
             }
@@ -227,6 +273,7 @@ impl<P: Policy> Cache<'_, P> {
         }
         self.index.clear(place);
         self.count_out(at, &header);
+        self.statistics.evicted_guaranteed += u64::from(is_owed);
         let count = match (is_dead, is_hidden) {
             (true, _) => &mut self.statistics.expired,
             (_, true) => &mut self.statistics.purged,
@@ -254,11 +301,25 @@ impl<P: Policy> Cache<'_, P> {
         let dead_ms = fresh_until.map_or(u64::MAX, |end| end + retained_ms);
         let left_ms = dead_ms - now.ms();
         let size = header.entry_size();
-        let offset = self.segments.allocate(size, pool, left_ms, stamp, Writer::Move)?;
+        let allocate =
+            |segments: &mut Segments| segments.allocate(size, pool, left_ms, stamp, Writer::Move);
+        let offset = allocate(&mut self.segments).or_else(|| {
+            if pool != Pool::Guaranteed {
+                return None;
+            }
+            // A large value had rather wait once more than that a guaranteed entry goes.
+            self.segments.give_up_window();
+            allocate(&mut self.segments)
+        })?;
         let moved = self.copy(at, header, offset, stamp);
         let segment = self.segment_mut(moved);
         segment.dead_ms = segment.dead_ms.max(dead_ms);
-        self.segment_mut(at).live -= u32::try_from(size).expect("an entry is at most 256 MiB");
+        self.segment_mut(at).live -= size_32(size);
+        // Without guarantees it is the same wherever an entry lies.
+        if self.quotas.are_any() {
+            self.leave(at, &header);
+            self.enter(moved, &header);
+        }
         Some(moved)
     }
 

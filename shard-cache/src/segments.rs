@@ -4,6 +4,7 @@
 //!            opened first                        opened last
 //! small      [ Sealed | Sealed | Open | Sealed | Open ]        a queue for each pool
 //! main       [ Sealed | Open | Sealed | Sealed ]
+//! guaranteed [ Sealed | Sealed | Open ]                        see `quota`
 //! condemned  [ Condemned | Condemned ]                         held by pins
 //! in none    Free, Reserved, Victim, and the later parts of runs
 //! ```
@@ -15,7 +16,7 @@
 //!
 //! An entry larger than a segment takes a *run* of consecutive segments of its own, taken and freed
 //! together: the first carries the state and the pins of all. A run never wraps round the end.
-//! Where no run is free, a *window* of neighbours is emptied and reserved for it.
+//! Where no run is free, a *window* of neighbours is emptied and reserved for it (see `window`).
 //!
 //! One of the condemned may be the *spill*: pinned entries are copied into it out of the others,
 //! which come back sooner for that. It is free with its last pin, as they are.
@@ -27,8 +28,11 @@
 //! reads the map at most twice, which is 512 bytes for each GiB of arena, and only when a segment
 //! is full.
 
+mod window;
+
 use crate::layout::SEGMENT_SIZE;
 use crate::policy::Pool;
+use window::{Search, Window};
 
 /// Segments that reclaiming keeps free ahead of the writer.
 pub(crate) const FREE_AHEAD: u32 = 3;
@@ -42,9 +46,6 @@ const LOOKS_MAX: u32 = 16;
 /// A segment is closed when it is this old, so that 32 bits tell its entries' times apart.
 const OPEN_MS_MAX: u64 = 24 * 3600 * 1000;
 
-/// How long a window waits for the value that it was made for, milliseconds.
-const WINDOW_MS_MAX: u64 = 1_000;
-
 /// What lives at most this long belongs to one class, milliseconds; what lives longer than the last
 /// to one more.
 const CLASS_ENDS_MS: [u64; 9] =
@@ -54,9 +55,15 @@ const CLASSES_MAX: usize = CLASS_ENDS_MS.len() + 1;
 /// Open segments may take a part in this many of the arena.
 const OPEN_PART: usize = 20;
 
+/// Where there are guarantees, one more is kept free, and only what they spare may take that.
+const FREE_FOR_SPARED: u32 = 1;
+
+/// Pools.
+const POOLS: usize = 3;
+
 /// Queues: one a pool, and the condemned.
-const QUEUES: usize = 3;
-const CONDEMNED: usize = 2;
+const QUEUES: usize = POOLS + 1;
+const CONDEMNED: usize = POOLS;
 
 /// No segment.
 const NONE: u32 = u32::MAX;
@@ -133,7 +140,7 @@ impl Segment {
 
 /// Bytes that the table and the map take for each `count` segments.
 pub(crate) const fn table_size(count: usize) -> usize {
-    count * size_of::<Segment>() + count.div_ceil(64) * size_of::<u64>()
+    count * (size_of::<Segment>() + size_of::<u32>()) + count.div_ceil(64) * size_of::<u64>()
 }
 
 /// Segments in an order: those of a pool as they were opened, the condemned ones as they came to
@@ -144,20 +151,6 @@ struct Queue {
     last: u32,
     /// Later parts of runs included.
     count: u32,
-}
-
-/// Neighbours that are emptied for one large value.
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    start: u32,
-    run: u32,
-    until_ms: u64,
-}
-
-impl Window {
-    const fn has(&self, index: u32) -> bool {
-        index >= self.start && index < self.start + self.run
-    }
 }
 
 /// What room is wanted for.
@@ -179,12 +172,20 @@ pub(crate) struct Segments {
     /// How many may be touched: their pages are populated.
     ready: u32,
     queues: [Queue; QUEUES],
-    open: [[u32; CLASSES_MAX]; 2],
+    open: [[u32; CLASSES_MAX]; POOLS],
+    /// Bytes of each segment's entries whose group has a guarantee.
+    pledged: Box<[u32]>,
+    /// Where in each pool's queue the search for a segment that makes room goes on; [`NONE`] is its
+    /// head.
+    passed: [u32; POOLS],
+    /// What is kept free for entries that guarantees spare.
+    free_for_spared: u32,
     /// Classes are merged by so many bits of their number.
     class_shift: u32,
     /// The condemned segment that takes copies of pinned entries, or [`NONE`].
     spill: u32,
     window: Option<Window>,
+    search: Search,
     /// Where the writer looks next.
     cursor: u32,
     /// Where the search for dead segments goes on.
@@ -203,13 +204,22 @@ impl Segments {
             free: 0,
             ready: 0,
             queues: [Queue { first: NONE, last: NONE, count: 0 }; QUEUES],
-            open: [[NONE; CLASSES_MAX]; 2],
+            open: [[NONE; CLASSES_MAX]; POOLS],
+            pledged: vec![0; count as usize].into_boxed_slice(),
+            passed: [NONE; POOLS],
+            free_for_spared: 0,
             class_shift,
             spill: NONE,
             window: None,
+            search: Search::default(),
             cursor: 0,
             sweep: 0,
         }
+    }
+
+    /// Keeps room for entries that guarantees spare, or no longer.
+    pub(crate) const fn keep_for_spared(&mut self, are_any: bool) {
+        self.free_for_spared = if are_any { FREE_FOR_SPARED } else { 0 };
     }
 
     pub(crate) fn set_ready(&mut self, count: u32) {
@@ -236,12 +246,12 @@ impl Segments {
 
     /// Whether fewer segments are free than there should be ahead of the writer.
     pub(crate) const fn is_short(&self) -> bool {
-        self.free < FREE_AHEAD
+        self.free < FREE_AHEAD + self.free_for_spared
     }
 
     /// Whether `run` segments can be taken and nothing has to leave for them.
     pub(crate) const fn can_spare(&self, run: u32) -> bool {
-        self.free >= FREE_AHEAD + run
+        self.free >= FREE_AHEAD + self.free_for_spared + run
     }
 
     pub(crate) fn get(&self, index: u32) -> &Segment {
@@ -263,10 +273,48 @@ impl Segments {
         self.queues[pool as usize].count
     }
 
+    /// Segments of a pool that are being written.
+    pub(crate) fn open_count(&self, pool: Pool) -> u32 {
+        let open = self.open[pool as usize].iter().filter(|open| **open != NONE);
+        u32::try_from(open.count()).expect("at most one a class")
+    }
+
     /// The segment of a pool that was opened first.
     pub(crate) fn oldest(&self, pool: Pool) -> Option<u32> {
         let first = self.queues[pool as usize].first;
         (first != NONE).then_some(first)
+    }
+
+    /// The oldest segment of a pool that makes room: no more than `kept_max` bytes of it are of
+    /// groups with a guarantee. A bounded search, which goes on where the last one ended.
+    pub(crate) fn oldest_yielding(&mut self, pool: Pool, kept_max: usize) -> Option<u32> {
+        for _ in 0..LOOKS_MAX {
+            let from = self.passed[pool as usize];
+            let index = if from == NONE { self.oldest(pool)? } else { from };
+            if self.pledged(index) <= kept_max {
+                return Some(index);
+            }
+            self.passed[pool as usize] = self.get(index).next;
+            if self.get(index).next == NONE {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Bytes of a segment's entries whose group has a guarantee.
+    pub(crate) fn pledged(&self, index: u32) -> usize {
+        self.pledged[index as usize] as usize
+    }
+
+    /// The index points to an entry of `size` bytes in a segment, whose group has a guarantee.
+    pub(crate) fn pledge(&mut self, index: u32, size: u32) {
+        self.pledged[index as usize] += size;
+    }
+
+    /// The index points to it no more.
+    pub(crate) fn release_pledge(&mut self, index: u32, size: u32) {
+        self.pledged[index as usize] -= size;
     }
 
     /// A segment that can be freed whole: all its entries are dead at `now_ms`, have left, or were
@@ -277,7 +325,10 @@ impl Segments {
             self.sweep = self.after(index);
             let segment = self.get(index);
             let is_dead = segment.dead_ms <= now_ms || segment.live == 0;
-            if segment.state == State::Sealed && (is_dead || segment.closed <= hidden) {
+            // What is guaranteed may be the last for long that is written to its segment.
+            let is_last = segment.state == State::Open && segment.pool == Pool::Guaranteed;
+            let is_closed = segment.state == State::Sealed || is_last;
+            if is_closed && (is_dead || segment.closed <= hidden) {
                 return Some(index);
             }
         }
@@ -306,16 +357,22 @@ impl Segments {
     ) -> Option<usize> {
         let class = self.class(left_ms);
         let open = self.open[pool as usize][class];
-        if open != NONE {
-            let segment = self.get(open);
-            let is_young = stamp - segment.opened < OPEN_MS_MAX;
-            if is_young && segment.used as usize + size <= SEGMENT_SIZE {
-                return Some(self.append(open, size, stamp));
-            }
-            // Sealed only when a successor is found: until then it may take smaller entries.
+        if self.is_open_to(open, size, stamp) {
+            return Some(self.append(open, size, stamp));
         }
-        if writer == Writer::Store && self.free <= FREE_FOR_MOVES {
-            return None;
+        // Sealed only when a successor is found: until then it may take smaller entries.
+        let kept_free = match (writer, pool) {
+            (Writer::Store, _) => FREE_FOR_MOVES + self.free_for_spared,
+            (Writer::Move, Pool::Guaranteed) => 0,
+            (Writer::Move, _) => self.free_for_spared,
+        };
+        if self.free <= kept_free {
+            // What is guaranteed had rather lie among what lives longer or shorter than go.
+            let others = self.open[Pool::Guaranteed as usize];
+            let other = others.into_iter().find(|other| self.is_open_to(*other, size, stamp));
+            return other
+                .filter(|_| pool == Pool::Guaranteed)
+                .map(|other| self.append(other, size, stamp));
         }
         let next = self.find_run(1)?;
         self.take(next, 1, State::Open, pool, stamp);
@@ -324,6 +381,13 @@ impl Segments {
         }
         self.open[pool as usize][class] = next;
         Some(self.append(next, size, stamp))
+    }
+
+    /// Whether an open segment takes `size` bytes more.
+    fn is_open_to(&self, open: u32, size: usize, stamp: u64) -> bool {
+        open != NONE
+            && stamp - self.get(open).opened < OPEN_MS_MAX
+            && self.get(open).used as usize + size <= SEGMENT_SIZE
     }
 
     /// A run of `run` segments for one entry of `size` bytes: the offset at which it begins.
@@ -335,10 +399,12 @@ impl Segments {
         stamp: u64,
     ) -> Option<usize> {
         let first = match self.window {
+            _ if self.free < self.free_for_spared => return None,
             Some(window) if window.run >= run && self.is_empty(window) => {
                 self.give_up_window();
                 window.start
             }
+            _ if self.free < self.free_for_spared + run => return None,
             _ => self.find_run(run)?,
         };
         self.take(first, run, State::Sealed, pool, stamp);
@@ -354,7 +420,7 @@ impl Segments {
         segment.state == State::Condemned
             && index != self.spill
             && segment.pins as usize * size <= SEGMENT_SIZE / 2
-            && (self.free > 0 || self.spill_has_room(size))
+            && (self.free > self.free_for_spared || self.spill_has_room(size))
     }
 
     fn spill_has_room(&self, size: usize) -> bool {
@@ -415,6 +481,7 @@ impl Segments {
         let segment = self.get(index);
         let (queue, run) = (segment.queue(), segment.run);
         let (before, next) = (segment.before, segment.next);
+        self.passed.iter_mut().filter(|passed| **passed == index).for_each(|passed| *passed = next);
         match self.table.get_mut(before as usize) {
             Some(before) => before.next = next,
             None => self.queues[queue].first = next,
@@ -448,12 +515,12 @@ impl Segments {
         }
     }
 
-    /// Puts a seized run at the end of the main queue, as if it were opened with this stamp.
-    pub(crate) fn keep_run(&mut self, index: u32, stamp: u64) {
+    /// Puts a seized run at the end of a pool's queue, as if it were opened with this stamp.
+    pub(crate) fn keep_run(&mut self, index: u32, pool: Pool, stamp: u64) {
         let segment = self.get_mut(index);
         assert_eq!(segment.state, State::Victim, "it was seized");
         segment.state = State::Sealed;
-        segment.pool = Pool::Main;
+        segment.pool = pool;
         segment.opened = stamp;
         self.enqueue(index);
     }
@@ -538,68 +605,5 @@ impl Segments {
         assert_ne!(*word & bit != 0, is_free, "a segment is taken once and freed once");
         *word ^= bit;
         if is_free { self.free += 1 } else { self.free -= 1 }
-    }
-
-    /// Reserves a window for a run of `run` segments around one of the oldest segments of `pool`;
-    /// none if one that is as large waits already, or pins hold what a bounded look finds.
-    pub(crate) fn reserve(&mut self, run: u32, pool: Pool, now_ms: u64) {
-        if self.window.is_some_and(|window| window.run >= run) || run > self.ready {
-            return;
-        }
-        self.give_up_window();
-        let mut candidate = self.queues[pool as usize].first;
-        for _ in 0..LOOKS_MAX {
-            if candidate == NONE {
-                return;
-            }
-            let start = candidate.min(self.ready - run);
-            let parts = start..start + run;
-            if parts.clone().all(|part: u32| self.get(self.speaker(part)).pins == 0) {
-                for part in parts {
-                    if self.get(part).state == State::Free {
-                        self.set_free(part, false);
-                        self.get_mut(part).state = State::Reserved;
-                    }
-                }
-                self.window = Some(Window { start, run, until_ms: now_ms + WINDOW_MS_MAX });
-                return;
-            }
-            candidate = self.get(candidate).next;
-        }
-    }
-
-    /// The first segment of the run that `index` belongs to.
-    fn speaker(&self, index: u32) -> u32 {
-        let segment = self.get(index);
-        if segment.state == State::Rest { index - segment.run } else { index }
-    }
-
-    /// The next segment of the window that is to be emptied. A window whose value does not come
-    /// for it is given up.
-    pub(crate) fn next_in_window(&mut self, now_ms: u64) -> Option<u32> {
-        let window = self.window?;
-        if now_ms >= window.until_ms {
-            self.give_up_window();
-            return None;
-        }
-        let mut parts = window.start..window.start + window.run;
-        parts
-            .find(|part| matches!(self.get(self.speaker(*part)).state, State::Open | State::Sealed))
-            .map(|part| self.speaker(part))
-    }
-
-    fn is_empty(&self, window: Window) -> bool {
-        let mut parts = window.start..window.start + window.run;
-        parts.all(|part| self.get(part).state == State::Reserved)
-    }
-
-    fn give_up_window(&mut self) {
-        let Some(window) = self.window.take() else { return };
-        for part in window.start..window.start + window.run {
-            if self.get(part).state == State::Reserved {
-                self.get_mut(part).state = State::Free;
-                self.set_free(part, true);
-            }
-        }
     }
 }

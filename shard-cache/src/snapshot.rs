@@ -11,7 +11,7 @@
 //! removed keys are remembered and no rule retires.
 
 use crate::cache::{Cache, low};
-use crate::entry::{self, EntryRef, Header, Kind, LIFETIME_MS_MAX, entry_size};
+use crate::entry::{self, EntryRef, Header, KeyAndGroup, Kind, LIFETIME_MS_MAX, entry_size};
 use crate::freshness::{StaleWindows, freshness};
 use crate::hash::{Etag, KeyHash, KeyHasher};
 use crate::index::Found;
@@ -275,7 +275,7 @@ impl<P: Policy> Cache<'_, P> {
     }
 
     /// Puts an entry of an earlier process back, its times on this one's clock. It is stale at
-    /// best, and nothing leaves for it.
+    /// best, belongs to no group of entries but 0, and nothing leaves for it.
     ///
     /// # Errors
     /// Why it was not put back.
@@ -319,7 +319,7 @@ impl<P: Policy> Cache<'_, P> {
             value_size: u32::try_from(saved.value.len()).expect("checked above"),
             negative: false,
             ever: false,
-            key_size: u16::try_from(saved.key.len()).expect("checked above"),
+            key: KeyAndGroup::new(saved.key.len(), 0),
             kind,
         };
         header.write(self.arena, at);

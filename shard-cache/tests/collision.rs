@@ -8,6 +8,7 @@ use shard_cache::{Cache, FreshFor, Kind, Layout, NewValue, StaleWindows};
 const VALUE: NewValue<'_> = NewValue {
     etag: Etag::from_bits(1),
     kind: Kind { content_type: 0, windows: 0 },
+    group: 0,
     fresh_for: FreshFor::Ever,
     negative: false,
     bytes: b"value",

@@ -26,6 +26,7 @@ fn are_all_readable(memory: &mut [u8], budget: usize, count: usize) -> bool {
     let value = NewValue {
         etag: Etag::from_bits(1),
         kind: Kind { content_type: 0, windows: 0 },
+        group: 0,
         fresh_for: FreshFor::Ever,
         negative: false,
         bytes: &[7; 100],

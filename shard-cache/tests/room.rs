@@ -53,6 +53,7 @@ impl<P: Policy> Of<P> {
         let value = NewValue {
             etag: Etag::from_bits(u64::from(number)),
             kind: Kind { content_type: 0, windows: 0 },
+            group: 0,
             fresh_for,
             negative: false,
             bytes: &vec![1; size],
@@ -278,6 +279,7 @@ fn a_foreign_hash_is_not_taken() {
     let value = NewValue {
         etag: Etag::from_bits(1),
         kind: Kind { content_type: 0, windows: 0 },
+        group: 0,
         fresh_for: FreshFor::Ever,
         negative: false,
         bytes: &[],

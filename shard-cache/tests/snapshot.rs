@@ -82,7 +82,7 @@ impl World {
 
     fn store(&mut self, key: &[u8], bytes: &[u8], fresh_for: FreshFor) -> bool {
         let etag = Etag::from_bits(bytes.len() as u64);
-        let value = NewValue { etag, kind: KIND, fresh_for, negative: false, bytes };
+        let value = NewValue { etag, kind: KIND, group: 0, fresh_for, negative: false, bytes };
         self.cache.store(self.hasher.hash(key), key, &value, self.now()).is_ok()
     }
 
@@ -171,6 +171,7 @@ fn what_is_dead_or_negative_is_not_handed_out_and_what_dies_meanwhile_does_not_c
     let negative = NewValue {
         etag: Etag::from_bits(0),
         kind: KIND,
+        group: 0,
         fresh_for: FreshFor::Ms(60_000),
         negative: true,
         bytes: b"",
@@ -265,7 +266,7 @@ fn values_with_windows_of_their_own_keep_them_and_further_ones_have_the_first() 
 
     let kind = Kind { windows: indices[5].unwrap(), ..KIND };
     let (etag, fresh_for) = (Etag::from_bits(1), FreshFor::Ms(100));
-    let value = NewValue { etag, kind, fresh_for, negative: false, bytes: b"v" };
+    let value = NewValue { etag, kind, group: 0, fresh_for, negative: false, bytes: b"v" };
     let now = world.now();
     world.cache.store(world.hasher.hash(b"own"), b"own", &value, now).unwrap();
     assert!(world.store(b"given", b"v", FreshFor::Ms(100)));

@@ -75,6 +75,7 @@ impl Store for Engine<'_> {
         let value = NewValue {
             etag: Etag::from_bits(1),
             kind: Kind { content_type: 0, windows: 0 },
+            group: 0,
             fresh_for: object.ttl_ms.map_or(FreshFor::Ever, FreshFor::Ms),
             negative: false,
             bytes: &self.value[..object.value_size as usize],

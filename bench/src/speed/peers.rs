@@ -86,6 +86,7 @@ impl Peer for Ours {
         let value = NewValue {
             etag: Etag::from_bits(1),
             kind: Kind { content_type: 0, windows: 0 },
+            group: 0,
             fresh_for: FreshFor::Ever,
             negative: false,
             bytes: &VALUE,

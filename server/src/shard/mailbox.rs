@@ -310,7 +310,7 @@ impl<R: Ring> Shard<R> {
         let content_type = self.content_types.intern(content_type, &self.heads);
         let fresh_for = self.fresh_for(lifetime);
         let kind = Kind { content_type, windows: self.windows_of(stale) };
-        NewValue { etag, kind, fresh_for, negative: false, bytes }
+        NewValue { etag, kind, group: 0, fresh_for, negative: false, bytes }
     }
 
     fn fresh_for(&self, lifetime: Lifetime) -> FreshFor {
@@ -376,6 +376,7 @@ impl<R: Ring> Shard<R> {
         let value = NewValue {
             etag: Etag::from_bits(0),
             kind: Kind { content_type: 0, windows: super::WINDOWS_NEGATIVE },
+            group: 0,
             fresh_for: self.left_of(FreshFor::Ms(self.settings.negative_ttl_ms), flight),
             negative: true,
             bytes: &[],

@@ -170,7 +170,7 @@ impl Replicas {
         bytes[8..FACTS_SIZE].copy_from_slice(&beyond.0.to_le_bytes());
         bytes[FACTS_SIZE..].copy_from_slice(value);
         let kind = Kind { content_type, windows: WINDOWS_NEGATIVE };
-        let value = NewValue { etag, kind, fresh_for, negative: false, bytes };
+        let value = NewValue { etag, kind, group: 0, fresh_for, negative: false, bytes };
         cache.store(hash, key, &value, now).is_ok()
     }
 

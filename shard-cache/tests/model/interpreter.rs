@@ -3,7 +3,8 @@
 //!
 //! [`run`] takes plain bytes, so that whoever has bytes (a property test, a fuzzer) can drive it.
 //! After each operation: what was read is the newest version, neither purged nor dead; pinned bytes
-//! are what they were; no step did more than its bound; the statistics add up within the budget.
+//! are what they were; no step did more than its bound; the statistics add up within the budget,
+//! and what each group of entries takes is what its entries take.
 
 use shard_cache::hash::{Etag, KeyHasher};
 use shard_cache::time::Instant;
@@ -25,6 +26,9 @@ const KEPT_MS: u32 = 1_200;
 /// Large enough for values that take three segments.
 pub(crate) const VALUE_SIZE_MAX: u32 = 600_000;
 
+/// Groups of entries that occur.
+const GROUPS_COUNT: u8 = 4;
+
 /// Pins that are held at a time: the others are given back at once.
 const PINS_MAX: usize = 6;
 
@@ -34,7 +38,7 @@ pub(crate) const OPERATION_SIZE: usize = 6;
 /// Something that is done to a cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Operation {
-    Store { key: u8, size: u32, fresh_for: FreshFor, negative: bool },
+    Store { key: u8, group: u8, size: u32, fresh_for: FreshFor, negative: bool },
     Lookup { key: u8 },
     Remove { key: u8 },
     Renew { key: u8, fresh_for: FreshFor, windows: u8, is_it: bool },
@@ -66,7 +70,10 @@ impl Operation {
         let force = if b.is_multiple_of(2) { Force::Hard } else { Force::Soft };
         match what {
             0..=79 => Self::Lookup { key },
-            80..=139 => Self::Store { key, size, fresh_for, negative: a % 8 == 7 },
+            80..=139 => {
+                let group = b % GROUPS_COUNT;
+                Self::Store { key, group, size, fresh_for, negative: a % 8 == 7 }
+            }
             140..=199 => Self::Step,
             200..=211 => Self::Wait { ms: u64::from(a) * 3 },
             212..=214 => Self::Spill { which: a },
@@ -84,11 +91,18 @@ impl Operation {
     }
 }
 
-/// Plays `bytes` on an empty cache of `budget` bytes whose clock begins at `start_ms`.
-pub(crate) fn run<P: Policy>(bytes: &[u8], budget: usize, start_ms: u64) -> Statistics {
+/// Plays `bytes` on an empty cache of `budget` bytes whose clock begins at `start_ms`, and which
+/// guarantees `percent` of what it can.
+pub(crate) fn run<P: Policy>(
+    bytes: &[u8],
+    budget: usize,
+    start_ms: u64,
+    percent: u8,
+) -> Statistics {
     let mut memory = Vec::new();
     let mut world = World::<P>::new(&mut memory, budget, start_ms);
     world.keep_for(KEPT_MS);
+    world.guarantee(percent);
     let (operations, _) = bytes.as_chunks();
     for operation in operations {
         world.apply(Operation::of(*operation));
@@ -102,6 +116,7 @@ pub(crate) fn run<P: Policy>(bytes: &[u8], budget: usize, start_ms: u64) -> Stat
 pub(crate) struct Version {
     etag: Etag,
     bytes: Vec<u8>,
+    group: u8,
     negative: bool,
     windows: u8,
     /// When it was stored or renewed; a purge in the same millisecond may put it a little later.
@@ -178,6 +193,7 @@ impl Version {
 /// A cache and its model.
 pub(crate) struct World<'m, P: Policy> {
     pub(crate) cache: Cache<'m, P>,
+    layout: Layout,
     hasher: KeyHasher,
     model: BTreeMap<Vec<u8>, Version>,
     pins: Vec<(Pin, Vec<u8>)>,
@@ -202,13 +218,19 @@ impl<'m, P: Policy> World<'m, P> {
         let (model, pins) = (BTreeMap::new(), Vec::new());
         // No stamp is 0.
         let (stamp_ms, kept_ms) = (1, 0);
-        Self { cache, hasher, model, pins, now_ms: start_ms, stamp_ms, kept_ms, stored: 0 }
+        Self { cache, layout, hasher, model, pins, now_ms: start_ms, stamp_ms, kept_ms, stored: 0 }
     }
 
     /// Lets values be kept, from the beginning.
     pub(crate) fn keep_for(&mut self, ms: u32) {
         self.kept_ms = ms;
         self.cache.keep_for(ms);
+    }
+
+    /// Guarantees a share of what may be guaranteed, unevenly, and none to the last group.
+    fn guarantee(&mut self, percent: u8) {
+        let parts = [0, 1, 2].map(|part| part * self.layout.guaranteed_bytes_max() / 3);
+        self.cache.guarantee(&parts.map(|bytes| bytes * u64::from(percent) / 100));
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -244,7 +266,14 @@ impl<'m, P: Policy> World<'m, P> {
         hit
     }
 
-    pub(crate) fn store(&mut self, key: u8, size: u32, fresh_for: FreshFor, negative: bool) {
+    pub(crate) fn store_of(
+        &mut self,
+        group: u8,
+        key: u8,
+        size: u32,
+        fresh_for: FreshFor,
+        negative: bool,
+    ) {
         let name = name(key);
         let size = if negative { 0 } else { size as usize };
         // Each version is told by its bytes; filling is what is fast.
@@ -253,7 +282,7 @@ impl<'m, P: Policy> World<'m, P> {
         bytes.iter_mut().zip(seed).for_each(|(byte, seed)| *byte = seed);
         let (etag, windows) = (Etag::from_bits(self.stored), u8::from(negative));
         let kind = Kind { content_type: 5, windows };
-        let value = NewValue { etag, kind, fresh_for, negative, bytes: &bytes };
+        let value = NewValue { etag, kind, group, fresh_for, negative, bytes: &bytes };
         match self.cache.store(self.hasher.hash(&name), &name, &value, self.now()) {
             Ok(entry) => {
                 assert_eq!(self.cache.entry(entry).value(), bytes);
@@ -261,7 +290,7 @@ impl<'m, P: Policy> World<'m, P> {
                 let born_ms = self.born_ms();
                 let ended_ms = None;
                 let version =
-                    Version { etag, bytes, negative, windows, born_ms, fresh_for, ended_ms };
+                    Version { etag, bytes, group, negative, windows, born_ms, fresh_for, ended_ms };
                 self.model.insert(name, version);
             }
             Err(refused) => assert_eq!(refused, StoreRefused::NoRoom),
@@ -283,7 +312,7 @@ impl<'m, P: Policy> World<'m, P> {
         let entry = self.cache.entry(hit.entry);
         assert!(entry.value() == version.bytes, "the newest version is read");
         assert_eq!((entry.key(), entry.etag()), (&*name, version.etag));
-        assert_eq!(entry.is_negative(), version.negative);
+        assert_eq!((entry.is_negative(), entry.group()), (version.negative, version.group));
         let ages_s = version.born_ms.map(|born_ms| self.now_ms.saturating_sub(born_ms) / 1000);
         assert!(ages_s.contains(&u64::from(entry.age_s(self.now()))));
         let (offset, len) = self.cache.value_span(hit.entry);
@@ -403,6 +432,7 @@ impl<'m, P: Policy> World<'m, P> {
         let value = NewValue {
             etag: Etag::from_bits(7),
             kind: Kind { content_type: 5, windows: 0 },
+            group: 0,
             fresh_for: FreshFor::Ms(1),
             negative: false,
             bytes: &bytes,
@@ -419,8 +449,8 @@ impl<'m, P: Policy> World<'m, P> {
 
     pub(crate) fn apply(&mut self, operation: Operation) {
         match operation {
-            Operation::Store { key, size, fresh_for, negative } => {
-                self.store(key, size, fresh_for, negative);
+            Operation::Store { key, group, size, fresh_for, negative } => {
+                self.store_of(group, key, size, fresh_for, negative);
             }
             Operation::Lookup { key } => {
                 self.check_found(key);
@@ -471,7 +501,10 @@ impl<'m, P: Policy> World<'m, P> {
                 let Some(wanted) = group(&name) else { return };
                 self.purge(Purge::Group(wanted), force, |name| group(name) == Some(wanted));
             }
-            Operation::EndFreshness { key } => self.end_freshness(key),
+            Operation::EndFreshness { key } => {
+                self.end_freshness(key);
+                self.check_counts();
+            }
             Operation::StoreAside { key, size } => self.store_aside(key, size),
         }
         self.check();
@@ -492,21 +525,43 @@ impl<'m, P: Policy> World<'m, P> {
         assert_eq!(statistics.entries + gone, statistics.stored, "{statistics:?}");
     }
 
-    /// What the statistics call entries and bytes is what is there, once each was looked for.
+    /// What can be found is right, and then what is counted.
     pub(crate) fn check_all_found(&mut self) {
-        let (mut entries, mut bytes) = (0, 0);
+        self.check_counts();
         for key in 0..=u8::MAX {
             self.check_found(key);
+        }
+        self.check_counts();
+    }
+
+    /// What the statistics call entries and bytes is what is there, and so is what groups take.
+    fn check_counts(&self) {
+        let (mut entries, mut bytes) = (0, 0);
+        let mut taken = [0; GROUPS_COUNT as usize];
+        for key in 0..=u8::MAX {
             let name = name(key);
             let there = self.cache.inspect(self.hasher.hash(&name), &name, self.now());
             if let Some((at, _)) = there {
                 let entry = self.cache.entry(at);
+                let size = (24 + entry.key().len() + entry.value().len()).next_multiple_of(8);
                 entries += 1;
-                bytes += (24 + entry.key().len() + entry.value().len()).next_multiple_of(8) as u64;
+                bytes += size as u64;
+                taken[usize::from(entry.group())] += taken_size(size) as u64;
             }
         }
         let statistics = self.cache.statistics();
         assert_eq!((statistics.entries, statistics.bytes), (entries, bytes));
+        let groups = [0, 1, 2, 3].map(|group| self.cache.group_bytes(group));
+        assert_eq!(groups, taken);
+    }
+}
+
+/// What an entry of `size` bytes takes of the arena: its part of a segment full of such, or a run.
+fn taken_size(size: usize) -> usize {
+    match SEGMENT_SIZE.checked_div(size) {
+        Some(0) | None => size.next_multiple_of(SEGMENT_SIZE),
+        Some(8..) => size,
+        Some(count) => SEGMENT_SIZE / count,
     }
 }
 

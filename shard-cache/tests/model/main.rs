@@ -12,9 +12,20 @@ use shard_cache::{Force, FreshFor, Freshness, Purge};
 
 type World<'m> = interpreter::World<'m, S3Fifo>;
 
+impl World<'_> {
+    fn store(&mut self, key: u8, size: u32, fresh_for: FreshFor, negative: bool) {
+        self.store_of(0, key, size, fresh_for, negative);
+    }
+}
+
 /// Times around the wrap of 32-bit milliseconds, and far from it.
 fn start_ms() -> impl Strategy<Value = u64> {
     prop_oneof![Just(0), Just((1_u64 << 32) - 2_000), Just(5 * (1_u64 << 32) - 1)]
+}
+
+/// Nothing guaranteed, something, all that may be.
+fn guaranteed_percent() -> impl Strategy<Value = u8> {
+    prop_oneof![Just(0), 1..100_u8, Just(100)]
 }
 
 /// Bytes of 10,000 operations at most.
@@ -29,10 +40,11 @@ proptest! {
         bytes in operations(),
         start_ms in start_ms(),
         budget in (4_usize << 20)..(8 << 20),
+        percent in guaranteed_percent(),
     ) {
-        run::<Fifo>(&bytes, budget, start_ms);
-        run::<Lru>(&bytes, budget, start_ms);
-        run::<S3Fifo>(&bytes, budget, start_ms);
+        run::<Fifo>(&bytes, budget, start_ms, percent);
+        run::<Lru>(&bytes, budget, start_ms, percent);
+        run::<S3Fifo>(&bytes, budget, start_ms, percent);
     }
 }
 
@@ -42,10 +54,11 @@ fn operations_reach_everything() {
     let mut rng = proptest::test_runner::TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut bytes = vec![0; 200_000 * OPERATION_SIZE];
     rng.fill_bytes(&mut bytes);
-    let statistics = run::<S3Fifo>(&bytes, 4 << 20, 1);
+    let statistics = run::<S3Fifo>(&bytes, 5 << 20, 1, 100);
     let counts = [
         statistics.stored,
         statistics.evicted,
+        statistics.spared_bytes,
         statistics.expired,
         statistics.purged,
         statistics.replaced,
