@@ -170,6 +170,7 @@ counters! {
     limited, Counter, "pelton_tenant_requests", r#"outcome="rate_limited""#, "Requests beyond the tenant's rate.";
     forbidden, Counter, "pelton_tenant_requests", r#"outcome="forbidden""#, "Requests that the tenant may not make.";
     connections, Gauge, "pelton_tenant_connections_open", "", "Connections on which the tenant was the last to ask.";
+    cache_bytes, Gauge, "pelton_tenant_cache_bytes", "", "Bytes of the cache that the tenant takes; 0 where it has no share of it.";
 }
 
 counters! {

@@ -121,6 +121,44 @@ fn a_noisy_tenant_gets_its_rate_and_others_do_not_notice() {
     assert_eq!(counted("admitted"), admitted);
 }
 
+/// Reads so many keys from the first on. Returns how many of them had to be fetched.
+fn fetches(server: &Process, client: &mut Client, key: &str, first: u32, count: u32) -> u64 {
+    let before = server.metric("pelton_origin_fetches_total", "");
+    for number in first..first + count {
+        assert_eq!(status(client, key, number), 200);
+    }
+    let mut seen = 0;
+    process::until("the counters are published", || {
+        let hits = server.metric("pelton_requests_total", r#"outcome="hit""#);
+        let misses = server.metric("pelton_requests_total", r#"outcome="miss""#);
+        seen += 1;
+        hits + misses >= u64::from(count) && seen > 2
+    });
+    server.metric("pelton_origin_fetches_total", "") - before
+}
+
+#[test]
+fn a_noisy_tenant_takes_nothing_of_the_share_that_another_has_of_the_cache() {
+    // 30 MB of values for a cache of 16 MiB.
+    let fixture = Fixture::of(30_000, |number| format!("\"{number:01000}\""));
+    let lost = |share: &str| {
+        let ((noisy, noisy_digest), (quiet, quiet_digest)) = (new_key(), new_key());
+        let text = tenant("noisy", &noisy_digest, "") + &tenant("quiet", &quiet_digest, share);
+        let sets = ["server.shards=1", "cache.memory=16MiB", "cache.value_size_max=64KiB"];
+        let server = Process::start_with(&written(&fixture, &text), &fixture.store(), &sets);
+        process::until("the cache is populated", || {
+            server.metric("pelton_cache_capacity_bytes", "") > 12 << 20
+        });
+        let mut client = Client::new(server.connect());
+        assert_eq!(fetches(&server, &mut client, &quiet, 0, 500), 500);
+        assert_eq!(fetches(&server, &mut client, &noisy, 500, 29_500), 29_500);
+        assert!(fetches(&server, &mut client, &noisy, 500, 29_500) > 10_000, "it has no room");
+        fetches(&server, &mut client, &quiet, 0, 500)
+    };
+    assert_eq!(lost("cache = \"20%\""), 0);
+    assert!(lost("") > 100, "without a share the others win");
+}
+
 #[test]
 fn keys_are_shown_nowhere() {
     let fixture = Fixture::numbered(10);

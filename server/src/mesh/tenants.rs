@@ -60,6 +60,8 @@ pub struct Rule {
     pub prefix: Box<[u8]>,
     /// Its share of a shard's connections, tenths of a percent.
     pub connections_permille: u16,
+    /// The group of its entries, which have a guarantee; 0 if they have none.
+    pub cache_group: u8,
     /// What it may do: bits of [`Action`].
     pub actions: u8,
     /// Its rate, if it has one.
@@ -90,6 +92,7 @@ struct Shared {
     /// In the order of their bits.
     digests: Box<[(KeyDigest, TenantIndex)]>,
     anonymous: Option<TenantIndex>,
+    cache_permilles: Vec<u16>,
 }
 
 /// All tenants, shared by the shards. There are none where everybody may do everything.
@@ -106,8 +109,19 @@ impl Tenants {
             .flat_map(|(at, tenant)| tenant.keys.iter().map(move |digest| (*digest, index(at))))
             .collect();
         digests.sort_unstable_by_key(|(digest, _)| digest.bits());
+        let mut cache_permilles = vec![0];
+        let rules = tenants.iter().map(|tenant| {
+            let permille = tenant.cache.permille();
+            if permille == 0 {
+                return Rule::new(tenant, 0);
+            }
+            cache_permilles.push(permille);
+            let group = cache_permilles.len() - 1;
+            Rule::new(tenant, u8::try_from(group).expect("shares of the cache are bounded"))
+        });
         Self(Arc::new(Shared {
-            rules: tenants.iter().map(Rule::new).collect(),
+            rules: rules.collect(),
+            cache_permilles,
             digests,
             anonymous: tenants.iter().position(Tenant::is_anonymous).map(index),
         }))
@@ -131,6 +145,13 @@ impl Tenants {
         self.0.digests.len()
     }
 
+    /// What is guaranteed of the cache to each group of entries, tenths of a percent: nothing to
+    /// group 0.
+    #[must_use]
+    pub fn cache_permilles(&self) -> &[u16] {
+        &self.0.cache_permilles
+    }
+
     /// Who shows no key, if that is allowed.
     #[must_use]
     pub fn anonymous(&self) -> Option<TenantIndex> {
@@ -148,7 +169,7 @@ impl Tenants {
 }
 
 impl Rule {
-    fn new(tenant: &Tenant) -> Self {
+    fn new(tenant: &Tenant, cache_group: u8) -> Self {
         let action = |method: &&str| match *method {
             "GET" => Action::Get,
             "POST" => Action::Batch,
@@ -165,6 +186,7 @@ impl Rule {
             },
             prefix: tenant.prefix.as_deref().unwrap_or_default().as_bytes().into(),
             connections_permille: tenant.connections.permille(),
+            cache_group,
             actions: tenant.methods.iter().map(action).fold(0, |all, one| all | one as u8),
             rate: tenant.rate.map(|per_second| Rate::new(per_second, tenant.burst)),
             quota: Quota::default(),

@@ -60,6 +60,8 @@ struct Flight {
     last: u32,
     /// How many wait for it.
     waits_count: u32,
+    /// The group of entries that what it brings belongs to.
+    group: u8,
     /// Its key was purged while it was fetched: what lands is for those who wait already.
     is_void: bool,
     /// When the origin was asked: what lands may be as old as that.
@@ -119,6 +121,7 @@ impl Flights {
             first: NONE,
             last: NONE,
             waits_count: 0,
+            group: 0,
             is_void: false,
             ordered: Instant::ZERO,
             asked: Asked::NOTHING,
@@ -226,6 +229,16 @@ impl Flights {
         let flight = &mut self.flights[id.slot as usize];
         flight.ordered = now;
         flight.asked = asked;
+    }
+
+    /// What the flight brings belongs to this group of entries.
+    pub(super) fn set_group(&mut self, id: FlightId, group: u8) {
+        self.flights[id.slot as usize].group = group;
+    }
+
+    /// The group of entries that what the flight brings belongs to.
+    pub(super) fn group(&self, id: FlightId) -> u8 {
+        self.flights[id.slot as usize].group
     }
 
     /// When the origin was asked for the flight's key.

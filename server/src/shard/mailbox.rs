@@ -257,7 +257,8 @@ impl<R: Ring> Shard<R> {
             return Ok(pin);
         }
         let Found { etag, content_type, lifetime, stale, .. } = *found;
-        let mut value = self.new_value(etag, content_type, lifetime, stale, &found.value);
+        let bytes = (self.flights.group(flight), &*found.value);
+        let mut value = self.new_value(etag, content_type, lifetime, stale, bytes);
         value.fresh_for = self.left_of(value.fresh_for, flight);
         let (hash, key) = self.flights.key(flight);
         if self.flights.is_void(flight) {
@@ -305,12 +306,12 @@ impl<R: Ring> Shard<R> {
         content_type: ContentType,
         lifetime: Lifetime,
         stale: Stale,
-        bytes: &'a [u8],
+        (group, bytes): (u8, &'a [u8]),
     ) -> NewValue<'a> {
         let content_type = self.content_types.intern(content_type, &self.heads);
         let fresh_for = self.fresh_for(lifetime);
         let kind = Kind { content_type, windows: self.windows_of(stale) };
-        NewValue { etag, kind, group: 0, fresh_for, negative: false, bytes }
+        NewValue { etag, kind, group, fresh_for, negative: false, bytes }
     }
 
     fn fresh_for(&self, lifetime: Lifetime) -> FreshFor {
@@ -445,10 +446,13 @@ impl<R: Ring> Shard<R> {
         Term::Ends { lifetime_s: self.settings.negative_ttl_ms / 1000, age_s: 0 }
     }
 
-    /// Asks the origin for the key of a flight that was begun just now.
-    pub(super) fn order(&mut self, id: FlightId) {
+    /// Asks the origin for the key of a flight that was begun just now. What it brings is of this
+    /// group of entries, or of that of the entry that it replaces.
+    pub(super) fn order(&mut self, id: FlightId, group: Option<u8>) {
         let (hash, key) = self.flights.key(id);
         let key = key.clone();
+        let group = group.unwrap_or_else(|| self.group_of(hash, key.as_bytes()));
+        self.flights.set_group(id, group);
         let why = self.why(hash, key.as_bytes());
         self.counters.fetches_early += u64::from(why == Why::Early);
         self.recent.begin(hash, id, self.now, why);
@@ -464,6 +468,11 @@ impl<R: Ring> Shard<R> {
         let is_there = matches!(standing, Standing::Live(_) | Standing::Kept);
         let is_value = is_there && !entry.is_negative();
         is_value.then(|| entry.etag())
+    }
+
+    /// The group of the entry of a key; none's where there is no entry.
+    pub(super) fn group_of(&self, hash: KeyHash, key: &[u8]) -> u8 {
+        self.cache.inspect(hash, key, self.now).map_or(0, |(at, _)| self.cache.entry(at).group())
     }
 
     /// Asks the origin for the key of a flight, of which it is told what the cache has.

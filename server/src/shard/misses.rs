@@ -26,7 +26,7 @@ impl<R: Ring> Shard<R> {
     ) {
         let name = self.owe(slot, ask, Owed::Waiting);
         if self.flights.is_fetching(hash, self.requests.key(start, size)) {
-            self.wait_for(name, hash, start, size);
+            self.wait_for(name, (hash, by), start, size);
             return;
         }
         if let Some(failure) = self.pause(hash) {
@@ -34,11 +34,11 @@ impl<R: Ring> Shard<R> {
             return;
         }
         match self.overload.ask() {
-            Verdict::Begin => self.wait_for(name, hash, start, size),
+            Verdict::Begin => self.wait_for(name, (hash, by), start, size),
             Verdict::Later => {
                 let (waiter, key) = (Waiter::Local(name), Some((start, size)));
                 let class = self.tenants.class(by);
-                self.overload.put_off(Miss { waiter, hash, class, key });
+                self.overload.put_off(Miss { waiter, hash, by, class, key });
             }
             Verdict::Refuse => self.refuse_local(name, hash, start, size),
         }
@@ -57,9 +57,10 @@ impl<R: Ring> Shard<R> {
         match self.overload.ask() {
             Verdict::Begin => self.wait_for_peer(from, hash, parcel),
             Verdict::Later => {
-                let class = self.tenants.class(parcel.tenant);
+                let by = parcel.tenant;
+                let class = self.tenants.class(by);
                 let waiter = Waiter::Remote(from, parcel);
-                self.overload.put_off(Miss { waiter, hash, class, key: None });
+                self.overload.put_off(Miss { waiter, hash, by, class, key: None });
             }
             Verdict::Refuse => self.refuse_peer(from, hash, parcel),
         }
@@ -68,7 +69,7 @@ impl<R: Ring> Shard<R> {
     /// Gives what is left of the turn's budget to the misses that were put off.
     pub(super) fn admit_misses(&mut self) {
         let mut later = self.overload.take_later();
-        for Miss { waiter, hash, key, .. } in later.drain(..) {
+        for Miss { waiter, hash, by, key, .. } in later.drain(..) {
             match (waiter, key) {
                 (Waiter::Remote(from, parcel), _) => {
                     // Another of the same key may have begun just now.
@@ -81,7 +82,7 @@ impl<R: Ring> Shard<R> {
                 (Waiter::Local(name), Some((start, size))) => {
                     let key = self.requests.key(start, size);
                     if self.flights.is_fetching(hash, key) || self.overload.begins() {
-                        self.wait_for(name, hash, start, size);
+                        self.wait_for(name, (hash, by), start, size);
                     } else {
                         self.refuse_local(name, hash, start, size);
                     }
@@ -99,7 +100,7 @@ impl<R: Ring> Shard<R> {
             return;
         }
         if let Joined::Lead(id) = self.flights.join(hash, key, None) {
-            self.order(id);
+            self.order(id, None);
         }
     }
 
@@ -111,7 +112,7 @@ impl<R: Ring> Shard<R> {
         }
         let key = self.requests.key(start, size);
         if let Joined::Lead(id) = self.flights.join(hash, key, None) {
-            self.order(id);
+            self.order(id, None);
         }
     }
 
@@ -127,10 +128,16 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Joins the flight of a key, or begins it.
-    fn wait_for(&mut self, name: ReplyRef, hash: KeyHash, start: u32, size: u16) {
+    fn wait_for(
+        &mut self,
+        name: ReplyRef,
+        (hash, by): (KeyHash, TenantIndex),
+        start: u32,
+        size: u16,
+    ) {
         let key = self.requests.key(start, size);
         match self.flights.join(hash, key, Some(Waiter::Local(name))) {
-            Joined::Lead(id) => self.order(id),
+            Joined::Lead(id) => self.order(id, Some(self.tenants.group(by))),
             Joined::Follow => {}
             Joined::Full(_) => {
                 // As where the origin fails, what may be served is better than nothing.
@@ -144,9 +151,10 @@ impl<R: Ring> Shard<R> {
     }
 
     fn wait_for_peer(&mut self, from: u16, hash: KeyHash, parcel: Box<Parcel>) {
+        let group = self.tenants.group(parcel.tenant);
         // The key is copied into the flight before the parcel waits in it.
         match self.flights.join_remote(hash, from, parcel) {
-            Joined::Lead(id) => self.order(id),
+            Joined::Lead(id) => self.order(id, Some(group)),
             Joined::Follow => {}
             Joined::Full(waiter) => {
                 let Some(Waiter::Remote(_, mut parcel)) = waiter else {

@@ -407,7 +407,7 @@ impl<R: Ring> Shard<R> {
         counters.cache_spilled_bytes = cache.spilled_bytes;
         (counters.replica_entries, counters.replica_bytes) = self.replicas.size();
         self.board.publish(counters);
-        self.tenants.publish(&self.board);
+        self.tenants.publish(&self.board, &self.cache);
         let histograms = &mut self.histograms;
         if self.now >= self.handed_over_at + setup::HAND_OVER
             && self.histogram_port.give(|empty| std::mem::swap(empty, histograms))

@@ -24,7 +24,7 @@
 
 use super::flights::Waiter;
 use crate::limits::MISS_SIZE_MAX;
-use crate::mesh::Class;
+use crate::mesh::{Class, TenantIndex};
 use shard_cache::hash::KeyHash;
 use shard_cache::time::Instant;
 use std::time::Duration;
@@ -114,7 +114,8 @@ pub(super) struct Miss {
     pub(super) waiter: Waiter,
     /// The hash of the key.
     pub(super) hash: KeyHash,
-    /// How much whoever asks matters.
+    /// Who asks, and how much he matters.
+    pub(super) by: TenantIndex,
     pub(super) class: Class,
     /// Where the key lies among those of the requests of this turn; nowhere where a parcel has it.
     pub(super) key: Option<(u32, u16)>,

@@ -297,6 +297,11 @@ fn new_cache(
     let mut cache = Cache::new(slice.layout, slice.memory, hasher, &windows);
     assert_eq!(cache.windows_index(none), Some(super::WINDOWS_NEVER), "it is the first of its own");
     cache.keep_for(settings.kept_ms);
+    // Half of the shares is all that may be guaranteed.
+    let share =
+        |permille: &u16| 2 * slice.layout.guaranteed_bytes_max() * u64::from(*permille) / 1000;
+    let shares: Vec<u64> = settings.tenants.cache_permilles().iter().map(share).collect();
+    cache.guarantee(&shares);
     (cache, slice.segments_ready)
 }
 

@@ -13,6 +13,7 @@ use crate::http::{Refusal, Write};
 use crate::limits::{KNOWN_KEY_SIZE_MAX, Limits, TENANT_SIZE_MAX};
 use crate::mesh::{Action, Class, NO_TENANT, Rule, Slice, TenantIndex, Tenants as Shared, Upload};
 use crate::metrics::{Board, TenantCounters};
+use shard_cache::Cache;
 use shard_cache::time::Instant;
 use std::time::Duration;
 
@@ -117,6 +118,11 @@ impl Tenants {
         }
     }
 
+    /// The group of entries that what a tenant asks for belongs to.
+    pub(super) fn group(&self, tenant: TenantIndex) -> u8 {
+        self.shared.rules().get(usize::from(tenant)).map_or(0, |rule| rule.cache_group)
+    }
+
     /// Who asks for this on a connection that is `bound` to whoever has asked on it before. One of
     /// his requests is used up. Where there are no tenants, everybody may do everything.
     #[inline]
@@ -218,14 +224,22 @@ impl Tenants {
     }
 
     /// Publishes the counters of some tenants, and of others the next time.
-    pub(super) fn publish(&mut self, board: &Board) {
+    pub(super) fn publish(&mut self, board: &Board, cache: &Cache<'_>) {
         let count = self.accounts.len();
         for _ in 0..count.min(PUBLISHED_MAX) {
             let account = &self.accounts[self.publish_at];
             let admitted = account.taken - u64::from(account.left);
             let Account { limited, forbidden, connections, .. } = *account;
-            let connections = connections.into();
-            let counters = TenantCounters { admitted, limited, forbidden, connections };
+            let counters = TenantCounters {
+                admitted,
+                limited,
+                forbidden,
+                connections: connections.into(),
+                cache_bytes: match self.shared.rules()[self.publish_at].cache_group {
+                    0 => 0,
+                    group => cache.group_bytes(group),
+                },
+            };
             board.publish_tenant(self.publish_at, &counters);
             self.publish_at = (self.publish_at + 1) % count;
         }

@@ -93,7 +93,9 @@ impl<R: Ring> Shard<R> {
             }
             (Written::Stored(stored), Effect::Put { .. }) => {
                 let Stored { content_type, etag, lifetime, stale, .. } = stored;
-                let value = self.new_value(etag, content_type, lifetime, stale, upload.body());
+                let group = self.group_of(hash, upload.key().as_bytes());
+                let bytes = (group, upload.body());
+                let value = self.new_value(etag, content_type, lifetime, stale, bytes);
                 self.cache.supersede(hash);
                 match self.cache.store(hash, key, &value, self.now) {
                     Ok(entry) => self.recent.written(hash, self.kept_until(entry).until_ms),

@@ -2,7 +2,7 @@
 //! is how long the next turn takes.
 
 use super::*;
-use crate::mesh::ReplyRef;
+use crate::mesh::{NO_TENANT, ReplyRef};
 use shard_cache::hash::KeyHasher;
 
 const TARGET: Duration = Duration::from_millis(2);
@@ -23,7 +23,13 @@ struct World {
 }
 
 fn miss(hash: KeyHash) -> Miss {
-    Miss { waiter: Waiter::Local(ReplyRef::NONE), hash, class: Class::Standard, key: None }
+    Miss {
+        waiter: Waiter::Local(ReplyRef::NONE),
+        hash,
+        by: NO_TENANT,
+        class: Class::Standard,
+        key: None,
+    }
 }
 
 /// What a while came to.

@@ -7,6 +7,8 @@ use crate::limits::Grant;
 use governor::clock::FakeRelativeClock;
 use governor::{Quota, RateLimiter};
 use proptest::prelude::*;
+use shard_cache::hash::KeyHasher;
+use shard_cache::{Layout, StaleWindows};
 use std::num::NonZeroU32;
 
 /// The shards of a server with these tenants and 100 places for connections each.
@@ -17,6 +19,17 @@ fn shards(count: u16, text: &str) -> Vec<Tenants> {
     let limits = Limits::new(&config, &grant).expect("enough");
     let shared = Shared::new(&config.tenants);
     (0..count).map(|_| Tenants::new(shared.clone(), &limits)).collect()
+}
+
+fn publish(tenants: &mut Tenants, board: &Board) {
+    let layout = Layout::new(4 << 20, 1 << 16).expect("enough");
+    let memory = vec![0; layout.memory_bytes() + 64].leak();
+    let skip = memory.as_ptr().align_offset(64);
+    let memory = &mut memory[skip..][..layout.memory_bytes()];
+    tenants.publish(
+        board,
+        &Cache::new(layout, memory, KeyHasher::new([1, 2]), &[StaleWindows::default()]),
+    );
 }
 
 fn at_us(us: u64) -> Instant {
@@ -120,8 +133,8 @@ fn what_is_admitted_is_published() {
     let board = Board::with_tenants(1);
     let mut bound = NO_TENANT;
     let admitted = (0..20).filter(|_| get(&mut tenants, &mut bound, None).is_ok()).count();
-    tenants.publish(&board);
-    assert_eq!((admitted, board.read_tenant(0)), (8, [8, 12, 0, 1]));
+    publish(&mut tenants, &board);
+    assert_eq!((admitted, board.read_tenant(0)), (8, [8, 12, 0, 1, 0]));
 }
 
 #[test]
@@ -138,8 +151,8 @@ fn a_tenant_without_a_rate_has_no_bound() {
             account.left = 2;
         }
     }
-    tenants.publish(&board);
-    assert_eq!(board.read_tenant(0), [10, 0, 0, 1]);
+    publish(&mut tenants, &board);
+    assert_eq!(board.read_tenant(0), [10, 0, 0, 1, 0]);
 }
 
 /// Requests of one tenant: when, in microseconds after the one before, and on which shard.
