@@ -51,7 +51,7 @@ close_reasons! {
     WriteTimeout, "write_timeout", true, "The peer took no byte of a reply within http.write_timeout.";
     InputBound, "input_bound", true, "The shard's bound on unread input was reached and this connection held the most.";
     OutputBound, "output_bound", true, "The shard ran out of output blocks, or slow readers held too much of its cache, and the peer of this connection had taken no byte for a while.";
-    SlotsFull, "slots_full", true, "Accepted and closed at once: every connection slot of the shard was taken.";
+    SlotsFull, "slots_full", true, "Closed at once: it was accepted while no shard had room any more.";
     Draining, "draining", false, "The server is stopping.";
     SocketError, "socket_error", true, "The kernel reported an error on the socket that is none of the above.";
 }

@@ -65,7 +65,7 @@ impl<D: FnMut() -> usize> Replay<D> {
 impl<D: FnMut() -> usize> Ring for Replay<D> {
     fn push(&mut self, token: Token, op: Op) {
         match op {
-            Op::Accept { .. } => {
+            Op::Accept { .. } | Op::AcceptOne { .. } => {
                 for fd in 0..self.connections {
                     let fd = Fd(i32::try_from(fd).expect("a few connections"));
                     self.due.push(Completion { token, event: Event::Accepted(fd), more: true });

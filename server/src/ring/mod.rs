@@ -21,7 +21,7 @@ pub struct Fd(pub i32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Multishot accept; the slot is the listener's index.
+    /// Accept; the slot is the listener's index.
     Accept,
     /// Multishot receive of a connection.
     Recv,
@@ -220,6 +220,8 @@ impl Default for Spans {
 pub enum Op {
     /// Accepts connections on `listener` until it ends by itself or is cancelled.
     Accept { listener: Fd },
+    /// Accepts one connection on `listener`.
+    AcceptOne { listener: Fd },
     /// Receives into provided buffers until it ends by itself or is cancelled.
     Recv { fd: Fd },
     /// Sends the spans in order. The ring tries to send all of them; less may be sent.

@@ -105,7 +105,7 @@ impl Parts {
         };
         let messages_max = limits.messages_per_peer_max as usize;
         let all_peers = peers(&sleeps, messages_max, limits.messages_kept() as usize);
-        let loads = Loads::new(count);
+        let loads = Loads::new(count, limits.connections_max);
         let all_leases = leases(limits.shards);
         for (((index, peers), sleep), leases) in (0..).zip(all_peers).zip(sleeps).zip(all_leases) {
             let wake = Arc::new(EventFd::for_ring().map_err(no_descriptors)?);

@@ -9,50 +9,11 @@ use super::replies::Owed;
 use super::slots::{NONE, Recv, State};
 use super::{DRAIN_GRACE, JOIN_PATIENCE, LINGER, Shard};
 use crate::error::CloseReason;
-use crate::mesh::{Found, Message, Order};
-use crate::ring::{Fd, Kind, Op, Ring, Shutdown, Token};
+use crate::mesh::{Found, Order};
+use crate::ring::{Kind, Op, Ring, Shutdown, Token};
 use std::collections::VecDeque;
 
 impl<R: Ring> Shard<R> {
-    /// A connection was accepted: it stays here, or goes to a shard that has fewer, unless it is
-    /// meant for this one.
-    pub(super) fn accept(&mut self, fd: Fd, is_own: bool) {
-        self.counters.connections_accepted += 1;
-        let stays = is_own || !self.settings.balance || self.draining_since.is_some();
-        let lighter = if stays { None } else { self.loads.lighter(self.index) };
-        match lighter.filter(|shard| self.peers.has_room_beside(*shard)) {
-            Some(shard) => {
-                self.loads.begins(shard);
-                self.counters.connections_handed += 1;
-                self.peers.send(shard, Message::Connection(fd));
-            }
-            None => {
-                self.loads.begins(self.index);
-                self.open(fd);
-            }
-        }
-    }
-
-    /// A new connection takes a slot, or is closed at once if there is none.
-    pub(super) fn open(&mut self, fd: Fd) {
-        // The others may have stopped already that it would need.
-        if self.drained {
-            self.refuse(fd, CloseReason::Draining);
-            return;
-        }
-        match self.slots.open(fd) {
-            Some(index) => self.ready.add(&mut self.slots, index),
-            None => self.refuse(fd, CloseReason::SlotsFull),
-        }
-    }
-
-    fn refuse(&mut self, fd: Fd, reason: CloseReason) {
-        self.loads.ends(self.index);
-        self.count_closed(reason);
-        self.ring.push(Self::NO_SLOT, Op::Close { fd });
-        self.submissions_in_flight += 1;
-    }
-
     /// Everything is sent. Shuts our side, and waits a while for the peer to have read it.
     pub(super) fn retire(&mut self, index: u32) {
         let slot = &mut self.slots[index];
@@ -148,23 +109,6 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    /// Stops accepting when the server drains, and ends what has nothing more to say.
-    pub(super) fn drain(&mut self) {
-        if self.draining_since.is_none() && self.control.is_draining() {
-            self.draining_since = Some(self.now);
-            for (index, listener) in (0..).zip(&self.listeners) {
-                let fd = listener.fd;
-                self.ring.push(Self::NO_SLOT, Op::Shutdown { fd, how: Shutdown::Both });
-                if listener.armed {
-                    // The accept of a Unix socket outlives the shutdown.
-                    let target = Token::new(Kind::Accept, index, 0);
-                    self.ring.push(Self::NO_SLOT_CANCEL, Op::Cancel { target });
-                    self.submissions_in_flight += 1;
-                }
-            }
-        }
-    }
-
     /// Whether an open connection is to be closed because the server drains.
     ///
     /// One between two requests gets a moment to send the next, whose reply says that it is the
@@ -188,7 +132,7 @@ impl<R: Ring> Shard<R> {
         if self.draining_since.is_none() {
             return false;
         }
-        let idle = self.slots.used() == 0 && self.listeners.iter().all(|listener| !listener.armed);
+        let idle = self.slots.used() == 0 && self.accepts.is_idle();
         if idle && !self.drained {
             self.drained = true;
             self.control.drained();
@@ -208,7 +152,7 @@ impl<R: Ring> Shard<R> {
         self.link.order(Order::Spent(found));
     }
 
-    fn count_closed(&mut self, reason: CloseReason) {
+    pub(super) fn count_closed(&mut self, reason: CloseReason) {
         let counters = &mut self.counters;
         *match reason {
             CloseReason::PeerClosed => &mut counters.closed_peer_closed,

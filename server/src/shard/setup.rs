@@ -1,8 +1,8 @@
 //! What a shard is made of: all memory it will ever use is allocated here.
 
 use super::{
-    Cache, Changes, Completions, ContentTypes, Counters, Directory, Flights, Input, Lending,
-    Listener, Output, Overload, Parcels, Ready, Recent, Replicas, Replies, Requests, Shard, Slots,
+    Accepts, Cache, Changes, Completions, ContentTypes, Counters, Directory, Flights, Input,
+    Lending, Output, Overload, Parcels, Ready, Recent, Replicas, Replies, Requests, Shard, Slots,
     Starving, Writes,
 };
 use crate::config::Config;
@@ -224,7 +224,7 @@ impl<R: Ring> Shard<R> {
             watching: false,
             wake_eventfd: setup.wake_eventfd,
             plane_eventfd: setup.plane_eventfd,
-            listeners: all(listeners, setup.own_listeners),
+            accepts: Accepts::new(listeners, setup.own_listeners),
             submissions_in_flight: 0,
             draining_since: None,
             drained: false,
@@ -300,9 +300,4 @@ fn new_input(limits: &Limits, ring: &impl Ring) -> Input {
 fn heads(settings: &Settings, index: u16, count: u16) -> Heads {
     let shard = settings.shard_header.then_some((index, count));
     Heads::new(HeadPolicy { shard, ..settings.heads }, WallSeconds(0))
-}
-
-fn all(shared: Vec<Fd>, own: Vec<Fd>) -> Vec<Listener> {
-    let shared = shared.into_iter().map(|fd| Listener::new(fd, false));
-    shared.chain(own.into_iter().map(|fd| Listener::new(fd, true))).collect()
 }

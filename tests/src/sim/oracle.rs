@@ -48,6 +48,7 @@ fn is_idle(world: &World, place: &Place) -> bool {
     let parcels = limits.all_parcels_count() as usize;
     let held = [
         census.slots_used as usize,
+        usize::from(census.accepts_paused),
         census.buffers_held as usize,
         census.carries_used,
         census.blocks_used,
