@@ -26,6 +26,8 @@ struct All {
     loads: Box<[Load]>,
     /// Most connections of a shard.
     load_max: u32,
+    /// Most connections that wait at a listener, and may come at once.
+    backlog_max: u32,
     /// A pause lasts until there is room for so many.
     room_min: u32,
     paused: AtomicBool,
@@ -35,16 +37,15 @@ struct All {
 /// many, and each costs a cancellation and an accept for each listener.
 const ROOM_MIN_MAX: u32 = 64;
 
-/// Room for so many is enough for all that come at once: no more wait at a listener.
-const NARROW_ROOM_MAX: u32 = 4096;
-
 impl Loads {
-    /// Of `shards_count` shards without connections, each with room for `load_max`.
+    /// Of `shards_count` shards without connections, each with room for `load_max`, at whose
+    /// listeners at most `backlog_max` wait.
     #[must_use]
-    pub fn new(shards_count: usize, load_max: u32) -> Self {
+    pub fn new(shards_count: usize, load_max: u32, backlog_max: u32) -> Self {
         let room_min = (load_max / 64).clamp(1, ROOM_MIN_MAX);
         let loads = (0..shards_count).map(|_| Load::default()).collect();
-        Self(Arc::new(All { loads, load_max, room_min, paused: AtomicBool::new(false) }))
+        let paused = AtomicBool::new(false);
+        Self(Arc::new(All { loads, load_max, backlog_max, room_min, paused }))
     }
 
     /// A connection is, or is to be, with this shard, if that has room for one more.
@@ -88,13 +89,13 @@ impl Loads {
         (self.count(shard) > least + least / 8).then_some(index)
     }
 
-    /// Whether `shard` has so little room that it is not to accept all that come. It is until there
+    /// Whether `shard` has so little room that it is not to accept all that come, and until there
     /// is twice as much.
     #[must_use]
     pub fn is_narrow(&self, shard: u16, was_narrow: bool) -> bool {
-        let room = self.0.load_max.saturating_sub(self.count(shard));
-        let least = (self.0.load_max / 4).clamp(1, NARROW_ROOM_MAX);
-        room < if was_narrow { 2 * least } else { least }
+        let All { load_max, backlog_max, .. } = *self.0;
+        let room = load_max.saturating_sub(self.count(shard));
+        room < if was_narrow { (2 * backlog_max).min(load_max) } else { backlog_max }
     }
 
     /// Whether all accepts are to pause.
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_new_connection_goes_where_there_are_fewer_by_an_eighth() {
-        let loads = Loads::new(3, 100);
+        let loads = Loads::new(3, 100, 1);
         assert_eq!(loads.lighter(0), None);
         begin(&loads, 0, 1);
         assert_eq!((loads.lighter(0), loads.lighter(1)), (Some(1), None));
@@ -151,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_full_shard_takes_no_more_and_accepts_pause_only_when_all_are_full() {
-        let loads = Loads::new(2, 3);
+        let loads = Loads::new(2, 3, 1);
         begin(&loads, 0, 3);
         assert!(!loads.begins(0));
         assert!(!loads.steer(0) && !loads.is_paused(), "the other one has room");
@@ -165,21 +166,22 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_narrow_from_a_quarter_of_room_to_a_half() {
-        let loads = Loads::new(1, 20);
-        begin(&loads, 0, 15);
+    fn a_shard_is_narrow_without_room_for_all_that_wait_until_there_is_twice_as_much() {
+        let loads = Loads::new(1, 10_000, 4096);
+        begin(&loads, 0, 5904);
         assert!(!loads.is_narrow(0, false));
         begin(&loads, 0, 1);
         assert!(loads.is_narrow(0, false));
-        (0..5).for_each(|_| loads.ends(0));
+        (0..4096).for_each(|_| loads.ends(0));
         assert!(loads.is_narrow(0, true) && !loads.is_narrow(0, false));
         loads.ends(0);
         assert!(!loads.is_narrow(0, true));
+        assert!(Loads::new(1, 20, 4096).is_narrow(0, false), "it never has so much");
     }
 
     #[test]
     fn a_pause_lasts_until_there_is_room_for_some() {
-        let loads = Loads::new(2, 256);
+        let loads = Loads::new(2, 256, 1);
         (0..2).for_each(|shard| begin(&loads, shard, 256));
         assert!(loads.steer(0));
         for shard in [0, 1, 0] {

@@ -18,6 +18,7 @@ use crate::storage::{Arena, Storage};
 use crate::sys::clock::Epoch;
 use crate::sys::eventfd::EventFd;
 use crate::sys::memory::{self, Mapping, Populate};
+use crate::sys::socket;
 use crate::token::Token;
 use shard_cache::Layout;
 use shard_cache::hash::KeyHasher;
@@ -105,7 +106,7 @@ impl Parts {
         };
         let messages_max = limits.messages_per_peer_max as usize;
         let all_peers = peers(&sleeps, messages_max, limits.messages_kept() as usize);
-        let loads = Loads::new(count, limits.connections_max);
+        let loads = Loads::new(count, limits.connections_max, socket::BACKLOG.into());
         let all_leases = leases(limits.shards);
         for (((index, peers), sleep), leases) in (0..).zip(all_peers).zip(sleeps).zip(all_leases) {
             let wake = Arc::new(EventFd::for_ring().map_err(no_descriptors)?);

@@ -1,12 +1,12 @@
 //! How connections begin: the shard's listeners, and where a new connection goes.
 //!
-//! A new connection stays, or goes to a shard that has fewer, or room at all. When none has any, all
-//! accepts are cancelled, and new connections wait in the kernel until there is room for some: a
-//! refusal costs more than the wait, and who is refused comes back at once.
+//! A new connection stays, or goes to a shard that has fewer, or room at all. When none has any,
+//! all accepts are cancelled, and new connections wait in the kernel until there is room for some:
+//! a refusal costs more than the wait, and who is refused comes back at once.
 //!
-//! A multishot accept delivers all that wait in the kernel, however many there is room for. So a
-//! shard that is nearly full accepts one connection a turn and listener. What comes beyond that, and
-//! what an accept still delivers while it is being cancelled, is closed.
+//! A multishot accept delivers all that wait in the kernel, whatever there is room for. So a shard
+//! without room for a whole backlog accepts one connection a turn and listener. What comes beyond
+//! that, and what an accept still delivers while it is being cancelled, is closed.
 
 use super::Shard;
 use crate::error::CloseReason;
@@ -25,7 +25,7 @@ pub(super) struct Accepts {
 }
 
 impl Accepts {
-    /// By listeners whose connections any shard may have, and by some whose connections are its own.
+    /// Of listeners whose connections any shard may have, and of others whose are its own.
     pub(super) fn new(shared: Vec<Fd>, own: Vec<Fd>) -> Self {
         let shared = shared.into_iter().map(|fd| Listener::new(fd, false));
         let own = own.into_iter().map(|fd| Listener::new(fd, true));

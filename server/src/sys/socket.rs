@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// How many connections may wait to be accepted; `net.core.somaxconn` caps it.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: u16 = 4096;
 
 /// Non-blocking sockets, so many, that listen on `address` together: a group whose order, in the
 /// kernel too, is that of the result. Port 0 takes a free port, the same for all.
@@ -66,7 +66,7 @@ fn listen_with(address: SocketAddr, sharing: &[i32]) -> io::Result<TcpListener> 
     bind(fd, address)?;
     // SAFETY:
     // - listen(2) takes two integers and touches no memory of ours.
-    check(unsafe { libc::listen(fd, BACKLOG) })?;
+    check(unsafe { libc::listen(fd, BACKLOG.into()) })?;
     Ok(TcpListener::from(socket))
 }
 

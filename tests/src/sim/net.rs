@@ -253,6 +253,12 @@ impl Net {
         self.open(File::Listener(self.listeners.len() - 1)).expect("listeners come first")
     }
 
+    /// Connections that wait at a listener, at most.
+    #[must_use]
+    pub fn backlog_max(&self) -> u32 {
+        u32::try_from(self.backlog_max).expect("a simulation has few sockets")
+    }
+
     /// Listening sockets.
     #[must_use]
     pub const fn listeners_count(&self) -> usize {
