@@ -115,6 +115,79 @@ fn a_full_shard_hands_connections_to_one_that_has_room_and_accepts_pause_when_no
 }
 
 #[test]
+fn all_shards_together_hold_no_more_than_they_may() {
+    let fixture = Fixture::numbered(1);
+    let server = Process::start(&fixture.store(), &["server.connections_total_max=20"]);
+    let mut inside = clients(&server, 20);
+    let mut outside = Client::new(server.connect());
+    outside.send(REQUEST).unwrap();
+    until("both shards have paused", || server.metric("pelton_accepts_paused", "") == 2);
+    assert_eq!(server.metric("pelton_connections_open", ""), 20);
+    drop(inside.pop());
+    assert_eq!(outside.receive(false).unwrap().text(), value(0));
+}
+
+/// What a connection beyond a bound is told, whether it has asked or not.
+fn is_refused(mut client: Client) -> bool {
+    let reply = client.receive(false).expect("it is told so");
+    assert_eq!(reply.header("Connection"), Some("close"));
+    assert!(reply.header("Retry-After").is_some());
+    reply.status == 503 && client.is_ended()
+}
+
+#[test]
+fn connections_of_one_address_beyond_its_bound_are_told_so_and_closed() {
+    let fixture = Fixture::numbered(1);
+    let sets = ["server.connections_per_address_max=6"];
+    let server = Process::start(&fixture.store(), &sets);
+    let mut inside = clients(&server, 6);
+    let mut asks = Client::new(server.connect());
+    asks.send(REQUEST).unwrap();
+    assert!(is_refused(asks));
+    assert!(is_refused(Client::new(server.connect())));
+    let reason = r#"reason="address_bound""#;
+    until("both are counted", || server.metric("pelton_connections_closed_total", reason) == 2);
+    assert_eq!(inside[0].get("/lookup/k0").text(), value(0));
+    drop(inside);
+    until("all are closed", || server.metric("pelton_connections_open", "") == 0);
+    drop(clients(&server, 6));
+}
+
+#[test]
+fn connections_that_have_sent_no_request_have_a_bound_of_their_own() {
+    let fixture = Fixture::numbered(1);
+    let sets = ["server.shards=1", "server.connections_new_max=3"];
+    let server = Process::start(&fixture.store(), &sets);
+    // Whoever has sent a request is not counted.
+    let mut inside = clients(&server, 8);
+    let mut silent = [(); 3].map(|()| Client::new(server.connect()));
+    silent[0].send(b"GET /lookup/k0 HT").unwrap();
+    until("all are there", || server.metric("pelton_connections_open", "") == 11);
+    assert!(is_refused(Client::new(server.connect())));
+    let reason = r#"reason="new_bound""#;
+    until("it is counted", || server.metric("pelton_connections_closed_total", reason) == 1);
+    assert_eq!(inside[0].get("/lookup/k0").text(), value(0));
+    silent[0].send(b"TP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    assert_eq!(silent[0].receive(false).unwrap().text(), value(0));
+    drop(clients(&server, 1));
+}
+
+#[test]
+fn a_connection_is_closed_behind_the_last_request_that_it_may_send() {
+    let fixture = Fixture::numbered(1);
+    let server = Process::start(&fixture.store(), &["http.requests_per_connection_max=3"]);
+    let mut client = Client::new(server.connect());
+    client.send(&REQUEST.repeat(5)).unwrap();
+    for is_last in [false, false, true] {
+        let reply = client.receive(false).unwrap();
+        assert_eq!((reply.text(), reply.header("Connection").is_some()), (&*value(0), is_last));
+    }
+    assert!(client.is_ended());
+    let reason = r#"reason="requests_bound""#;
+    until("it is counted", || server.metric("pelton_connections_closed_total", reason) == 1);
+}
+
+#[test]
 fn a_server_whose_accepts_are_paused_drains() {
     let fixture = Fixture::numbered(1);
     let sets = ["server.shards=2", "server.connections_max=16"];

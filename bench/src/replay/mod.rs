@@ -10,9 +10,9 @@ mod ring;
 use pelton::config::Config;
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{
-    ContentType, Control, Delivery, Found, Held, Landing, Leases, Lifetime, Loads, Order,
-    OriginPort, Outcome, Peers, Sleep, Stale, StoragePort, boxes, leases, origin_link, peers,
-    storage_link,
+    Addresses, ContentType, Control, Delivery, Found, Held, Landing, Leases, Lifetime, Loads,
+    Order, OriginPort, Outcome, Peers, Sleep, Stale, StoragePort, boxes, leases, origin_link,
+    peers, storage_link,
 };
 use pelton::metrics::{Board, Counters};
 use pelton::ring::Fd;
@@ -140,6 +140,7 @@ fn setup(
         output: zeroed(limits.output_blocks_count as usize * limits.output_block_size as usize),
         peers,
         loads: loads.clone(),
+        addresses: Addresses::new(0),
         leases,
         link,
         storage,

@@ -6,6 +6,7 @@ use pelton::ring::{
     BufferId, Clock, Completion, Completions, Event, Fd, Memory, Op, Ring, RingCounters, Token,
 };
 use shard_cache::time::{Instant, WallSeconds};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Time that passes in a turn: so that whatever is done once a millisecond is done as rarely as in
@@ -102,6 +103,10 @@ impl<D: FnMut() -> usize> Ring for Replay<D> {
 
     fn recycle(&mut self, buffer: BufferId) {
         self.free.push(buffer.index());
+    }
+
+    fn peer(&self, _fd: Fd) -> Option<IpAddr> {
+        None
     }
 
     fn buffers_count(&self) -> u16 {

@@ -17,6 +17,22 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 #[repr(align(128))]
 struct Load(AtomicU32);
 
+impl Load {
+    /// Counts one more, if there are fewer than `max`.
+    fn begins(&self, max: u32) -> bool {
+        let has_room = self.0.fetch_add(1, Ordering::Relaxed) < max;
+        if !has_room {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+        has_room
+    }
+
+    fn ends(&self) {
+        let before = self.0.fetch_sub(1, Ordering::Relaxed);
+        assert!(before > 0, "a connection ends where it was counted");
+    }
+}
+
 /// The counts of all shards, shared by them.
 #[derive(Clone, Debug)]
 pub struct Loads(Arc<All>);
@@ -24,6 +40,9 @@ pub struct Loads(Arc<All>);
 #[derive(Debug)]
 struct All {
     loads: Box<[Load]>,
+    /// Connections of all shards; counted only where they have a bound.
+    total: Load,
+    total_max: Option<u32>,
     /// Most connections of a shard.
     load_max: u32,
     /// Most connections that wait at a listener, and may come at once.
@@ -42,27 +61,48 @@ impl Loads {
     /// listeners at most `backlog_max` wait.
     #[must_use]
     pub fn new(shards_count: usize, load_max: u32, backlog_max: u32) -> Self {
-        let room_min = (load_max / 64).clamp(1, ROOM_MIN_MAX);
+        Self::with_total(shards_count, load_max, backlog_max, None)
+    }
+
+    /// As [`Loads::new`], with room for `total_max` together, where that is given.
+    #[must_use]
+    pub fn with_total(
+        shards_count: usize,
+        load_max: u32,
+        backlog_max: u32,
+        total_max: Option<u32>,
+    ) -> Self {
+        let room_min = (load_max.min(total_max.unwrap_or(u32::MAX)) / 64).clamp(1, ROOM_MIN_MAX);
         let loads = (0..shards_count).map(|_| Load::default()).collect();
         let paused = AtomicBool::new(false);
-        Self(Arc::new(All { loads, load_max, backlog_max, room_min, paused }))
+        let total = Load::default();
+        Self(Arc::new(All { loads, total, total_max, load_max, backlog_max, room_min, paused }))
     }
 
     /// A connection is, or is to be, with this shard, if that has room for one more.
     #[must_use]
     pub fn begins(&self, shard: u16) -> bool {
-        let load = &self.0.loads[usize::from(shard)].0;
-        let has_room = load.fetch_add(1, Ordering::Relaxed) < self.0.load_max;
-        if !has_room {
-            load.fetch_sub(1, Ordering::Relaxed);
+        let load = &self.0.loads[usize::from(shard)];
+        let has_room = load.begins(self.0.load_max);
+        let has_total = has_room && self.0.total_max.is_none_or(|max| self.0.total.begins(max));
+        if has_room && !has_total {
+            load.ends();
         }
-        has_room
+        has_total
     }
 
     /// A connection of this shard is closed.
     pub fn ends(&self, shard: u16) {
-        let before = self.0.loads[usize::from(shard)].0.fetch_sub(1, Ordering::Relaxed);
-        assert!(before > 0, "a connection ends where it was counted");
+        self.0.loads[usize::from(shard)].ends();
+        if self.0.total_max.is_some() {
+            self.0.total.ends();
+        }
+    }
+
+    /// Room for so many of all shards together, where that has a bound.
+    fn total_room(&self) -> u32 {
+        let count = || self.0.total.0.load(Ordering::Relaxed);
+        self.0.total_max.map_or(u32::MAX, |max| max.saturating_sub(count()))
     }
 
     fn count(&self, shard: u16) -> u32 {
@@ -94,7 +134,7 @@ impl Loads {
     #[must_use]
     pub fn is_narrow(&self, shard: u16, was_narrow: bool) -> bool {
         let All { load_max, backlog_max, .. } = *self.0;
-        let room = load_max.saturating_sub(self.count(shard));
+        let room = load_max.saturating_sub(self.count(shard)).min(self.total_room());
         room < if was_narrow { (2 * backlog_max).min(load_max) } else { backlog_max }
     }
 
@@ -113,13 +153,15 @@ impl Loads {
     pub fn steer(&self, shard: u16) -> bool {
         let was_paused = self.is_paused();
         let load_max = self.0.load_max;
-        if !was_paused && self.count(shard) < load_max {
+        let total_room = self.total_room();
+        if !was_paused && self.count(shard) < load_max && total_room > 0 {
             return false;
         }
         let room = self.counts().fold(0, |sum: u32, count| {
             // More may be counted for a moment than there are.
             sum.saturating_add(load_max.saturating_sub(count))
         });
+        let room = room.min(total_room);
         let is_paused = if was_paused { room < self.0.room_min } else { room == 0 };
         self.0.paused.store(is_paused, Ordering::Relaxed);
         is_paused != was_paused
@@ -177,6 +219,19 @@ mod tests {
         loads.ends(0);
         assert!(!loads.is_narrow(0, true));
         assert!(Loads::new(1, 20, 4096).is_narrow(0, false), "it never has so much");
+    }
+
+    #[test]
+    fn all_together_may_have_fewer_than_each_has_room_for() {
+        let loads = Loads::with_total(2, 100, 1, Some(3));
+        begin(&loads, 0, 2);
+        begin(&loads, 1, 1);
+        assert!(!loads.begins(0) && !loads.begins(1));
+        assert!(loads.steer(0) && loads.is_paused());
+        loads.ends(1);
+        assert!(loads.steer(1) && !loads.is_paused());
+        begin(&loads, 0, 1);
+        assert!(!loads.begins(1));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::null_mut;
 use std::time::Duration;
@@ -271,6 +272,10 @@ impl Ring for KernelRing {
 
     fn recycle(&mut self, buffer: BufferId) {
         self.buffers.recycle(buffer);
+    }
+
+    fn peer(&self, fd: super::Fd) -> Option<IpAddr> {
+        socket::peer(fd.0)
     }
 
     fn buffers_count(&self) -> u16 {

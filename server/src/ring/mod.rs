@@ -12,6 +12,7 @@ mod buffers;
 pub mod kernel;
 
 use shard_cache::time::{Instant, WallSeconds};
+use std::net::IpAddr;
 
 /// A descriptor as the ring knows it: an open file of the process, or a simulated one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -421,6 +422,10 @@ pub trait Ring {
 
     /// Gives a buffer back.
     fn recycle(&mut self, buffer: BufferId);
+
+    /// The address of a connection's peer; none over a Unix socket, or if the peer is gone. A system
+    /// call, done at once.
+    fn peer(&self, fd: Fd) -> Option<IpAddr>;
 
     /// Receive buffers of this ring, on loan or not.
     fn buffers_count(&self) -> u16;

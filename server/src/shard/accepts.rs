@@ -10,7 +10,7 @@
 
 use super::Shard;
 use crate::error::CloseReason;
-use crate::mesh::Message;
+use crate::mesh::{AddressPlace, Addresses, Message};
 use crate::ring::{Fd, Kind, Op, Ring, Shutdown, Token};
 use shard_cache::time::Instant;
 
@@ -22,14 +22,22 @@ pub(super) struct Accepts {
     pub(super) paused: bool,
     /// It has little room, and accepts one connection at a time.
     narrow: bool,
+    pub(super) addresses: Addresses,
+    /// Connections that may not have sent a whole request.
+    new_max: u32,
 }
+
+/// Refused connections of a shard at a time that are told so, and take a slot until they have read
+/// that; what comes beyond is closed at once.
+const REFUSED_MAX: u32 = 256;
 
 impl Accepts {
     /// Of listeners whose connections any shard may have, and of others whose are its own.
-    pub(super) fn new(shared: Vec<Fd>, own: Vec<Fd>) -> Self {
+    pub(super) fn new(shared: Vec<Fd>, own: Vec<Fd>, addresses: Addresses, new_max: u32) -> Self {
         let shared = shared.into_iter().map(|fd| Listener::new(fd, false));
         let own = own.into_iter().map(|fd| Listener::new(fd, true));
-        Self { listeners: shared.chain(own).collect(), paused: false, narrow: false }
+        let listeners = shared.chain(own).collect();
+        Self { listeners, paused: false, narrow: false, addresses, new_max }
     }
 
     /// Whether no accept is in flight.
@@ -178,7 +186,8 @@ impl<R: Ring> Shard<R> {
         self.peers.has_room_beside(shard) && self.loads.begins(shard)
     }
 
-    /// A new connection that is counted here takes a slot.
+    /// A new connection that is counted here takes a slot. One beyond a bound is told so in it, as
+    /// long as few are.
     pub(super) fn open(&mut self, fd: Fd) {
         // The others may have stopped already that it would need.
         if self.drained {
@@ -186,8 +195,41 @@ impl<R: Ring> Shard<R> {
             self.refuse(fd, CloseReason::Draining);
             return;
         }
-        let index = self.slots.open(fd).expect("there is a slot for each that is counted");
+        let (address, refused) = match self.admit(fd) {
+            Ok(address) => (address, None),
+            Err(reason) if self.slots.refused_count() < REFUSED_MAX => (None, Some(reason)),
+            Err(reason) => {
+                self.loads.ends(self.index);
+                self.refuse(fd, reason);
+                return;
+            }
+        };
+        let index = self.slots.open(fd, refused).expect("there is a slot for each that is counted");
+        self.slots[index].address = address;
         self.ready.add(&mut self.slots, index);
+    }
+
+    /// Whether a new connection is within all bounds, and where it is counted by its address.
+    fn admit(&self, fd: Fd) -> Result<Option<AddressPlace>, CloseReason> {
+        if self.slots.fresh_count() >= self.accepts.new_max {
+            return Err(CloseReason::NewBound);
+        }
+        let addresses = &self.accepts.addresses;
+        let peer = if addresses.is_bounded() { self.ring.peer(fd) } else { None };
+        let place = peer.map(|address| AddressPlace::of(address, &self.hasher));
+        match place {
+            Some(place) if !addresses.begins(place) => Err(CloseReason::AddressBound),
+            place => Ok(place),
+        }
+    }
+
+    /// The descriptor of a slot is closed: it is free, and whatever counted it counts it no more.
+    pub(super) fn free(&mut self, index: u32) {
+        if let Some(place) = self.slots[index].address.take() {
+            self.accepts.addresses.ends(place);
+        }
+        self.slots.free(index);
+        self.loads.ends(self.index);
     }
 
     fn refuse(&mut self, fd: Fd, reason: CloseReason) {

@@ -79,8 +79,7 @@ impl<R: Ring> Shard<R> {
             Kind::Recv => self.dispatch_recv(index, event, more),
             Kind::Send => self.dispatch_send(index, event),
             Kind::Close => {
-                self.slots.free(index);
-                self.loads.ends(self.index);
+                self.free(index);
                 return;
             }
             Kind::Cancel | Kind::Accept | Kind::Watch | Kind::Wake => {}

@@ -70,6 +70,9 @@ impl<R: Ring> Shard<R> {
     }
 
     fn parse(&mut self, index: u32) -> Stop {
+        if self.slots[index].refused.is_some() && self.slots[index].last.is_none() {
+            return self.say_refused(index);
+        }
         let slot = &mut self.slots[index];
         match slot.hold {
             Hold::Nothing => {}
@@ -123,6 +126,7 @@ impl<R: Ring> Shard<R> {
     /// Parses one request, or as much as has arrived of it. Returns why there cannot be another.
     #[inline]
     fn parse_one(&mut self, index: u32) -> Option<Stop> {
+        let requests_max = self.settings.requests_per_connection_max;
         let slot = &mut self.slots[index];
         let chunk = self.input.chunk(&slot.inbox, &self.ring);
         let size = chunk.len();
@@ -148,7 +152,8 @@ impl<R: Ring> Shard<R> {
                         unreachable!("it ends with a piece of its body")
                     }
                 };
-                let ask = Ask::of(&request, self.draining_since.is_some());
+                let is_last = slot.count_request(requests_max) | self.draining_since.is_some();
+                let ask = Ask::of(&request, is_last);
                 (Request { slot: index, what, ask }, consumed)
             }
             Step::Write { write, consumed } => {
@@ -198,6 +203,8 @@ impl<R: Ring> Shard<R> {
                 CloseReason::Refused
             } else if self.draining_since.is_some() {
                 CloseReason::Draining
+            } else if slot.is_spent(self.settings.requests_per_connection_max) {
+                CloseReason::RequestsBound
             } else {
                 CloseReason::Requested
             });
@@ -207,8 +214,8 @@ impl<R: Ring> Shard<R> {
             slot.block = self.output.acquire().expect("has_room_to_serve was asked");
             slot.blocked_since = self.now;
         }
-        slot.fresh = false;
         slot.deadline = slots::NEVER;
+        self.slots.end_fresh(request.slot);
         self.requests.push(request);
     }
 
@@ -314,15 +321,14 @@ impl<R: Ring> Shard<R> {
             return;
         }
         // A head in pieces that waits for a carry block is still the client's to complete.
-        if slot.owed_count > 0
-            || slot.wants_upload
-            || (slot.queued && slot.exchange.phase() != Phase::Head)
-        {
+        if slot.owed_count > 0 || (slot.queued && slot.exchange.phase() != Phase::Head) {
             // The origin plane and the other shards answer in bounded time.
             slot.deadline = slots::NEVER;
             return;
         }
         let (reason, after) = match slot.exchange.phase() {
+            // Who waits for an upload waits for others to send their bodies.
+            _ if slot.wants_upload => (CloseReason::BodyTimeout, timeouts.body),
             Phase::Body => (CloseReason::BodyTimeout, timeouts.body),
             Phase::Idle if slot.inbox.is_empty() && !slot.fresh => {
                 (CloseReason::IdleTimeout, timeouts.idle)

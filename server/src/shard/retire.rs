@@ -5,10 +5,13 @@
 //! Closing a descriptor with a receive armed would send no FIN and leak the socket, and closing one
 //! with unread bytes would send a reset and take the last reply along; hence the steps.
 
-use super::replies::Owed;
+use super::pump::Stop;
+use super::replies::{Ask, Owed, Plain};
+use super::requests::{Request, What};
 use super::slots::{NONE, Recv, State};
 use super::{DRAIN_GRACE, JOIN_PATIENCE, LINGER, Shard};
 use crate::error::CloseReason;
+use crate::http::{self, Connection, Refusal};
 use crate::mesh::{Found, Order};
 use crate::ring::{Kind, Op, Ring, Shutdown, Token};
 use std::collections::VecDeque;
@@ -109,6 +112,24 @@ impl<R: Ring> Shard<R> {
         }
     }
 
+    /// What the reply to a request with a body depends on: the connection may send one less.
+    pub(super) fn ask_of(&mut self, index: u32, request: &http::Request<'_>) -> Ask {
+        let is_last = self.slots[index].count_request(self.settings.requests_per_connection_max);
+        Ask::of(request, is_last || self.draining_since.is_some())
+    }
+
+    /// Tells a connection beyond a bound that it is refused.
+    pub(super) fn say_refused(&mut self, index: u32) -> Stop {
+        if let Some(stop) = self.why_not_parse(index, self.requests.len()) {
+            return stop;
+        }
+        let ask = Ask { connection: Connection::Close, ..Ask::NONE };
+        let what = What::Plain(Plain::Refused(Refusal::Overloaded));
+        self.take_up(Request { slot: index, what, ask });
+        self.slots[index].last = self.slots[index].refused;
+        Stop::Drained
+    }
+
     /// Whether an open connection is to be closed because the server drains.
     ///
     /// One between two requests gets a moment to send the next, whose reply says that it is the
@@ -166,6 +187,9 @@ impl<R: Ring> Shard<R> {
             CloseReason::InputBound => &mut counters.closed_input_bound,
             CloseReason::OutputBound => &mut counters.closed_output_bound,
             CloseReason::SlotsFull => &mut counters.closed_slots_full,
+            CloseReason::NewBound => &mut counters.closed_new_bound,
+            CloseReason::AddressBound => &mut counters.closed_address_bound,
+            CloseReason::RequestsBound => &mut counters.closed_requests_bound,
             CloseReason::Draining => &mut counters.closed_draining,
             CloseReason::SocketError => &mut counters.closed_socket_error,
         } += 1;

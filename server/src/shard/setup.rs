@@ -11,7 +11,8 @@ use crate::hot::{HotKeys, Window};
 use crate::http::{BatchLimits, HeadPolicy, HttpLimits, Replies as Heads, WriteLimits};
 use crate::limits::{self, Limits};
 use crate::mesh::{
-    Control, Giver, Leases, Loads, OriginLink, OwnerHash, Owners, Peers, Sleep, StorageLink,
+    Addresses, Control, Giver, Leases, Loads, OriginLink, OwnerHash, Owners, Peers, Sleep,
+    StorageLink,
 };
 use crate::metrics::Board;
 use crate::ring::{Fd, Ring};
@@ -55,6 +56,11 @@ pub struct Settings {
     pub batch_bytes_max: u32,
     /// How long what has arrived should wait at most.
     pub lag_target: Duration,
+    /// Connections a shard that have not sent a whole request; `None`: 10,240, or an
+    /// eighth of all where that is more.
+    pub connections_new_max: Option<u32>,
+    /// Requests of a connection; 0: no bound.
+    pub requests_per_connection_max: u32,
     /// New connections go to the shard with the fewest.
     pub balance: bool,
     /// How long a value is fresh whose origin does not say, milliseconds.
@@ -119,6 +125,8 @@ impl Settings {
             },
             batch_bytes_max: small(http.batch_bytes_max),
             lag_target: config.overload.target,
+            connections_new_max: config.server.connections_new_max,
+            requests_per_connection_max: http.requests_per_connection_max,
             balance: config.server.balance,
             ttl_ms: ms(cache.ttl),
             ttl_jitter_permille: cache.ttl_jitter.permille(),
@@ -182,6 +190,8 @@ pub struct Setup {
     pub peers: Peers,
     /// How many connections each shard has.
     pub loads: Loads,
+    /// How many connections each client address has.
+    pub addresses: Addresses,
     /// How long copies may be served.
     pub leases: Leases,
     /// The queues to and from the origin plane.
@@ -211,6 +221,7 @@ impl<R: Ring> Shard<R> {
         let Setup { index, limits, settings, listeners, cache, .. } = setup;
         let heads = heads(&settings, index, setup.peers.count());
         let hasher = KeyHasher::new(settings.hash_key);
+        let new_max = new_max(&settings, &limits);
         let segments_ready = Arc::clone(&cache.segments_ready);
         let cache = new_cache(cache, hasher, &settings);
         Self {
@@ -224,7 +235,7 @@ impl<R: Ring> Shard<R> {
             watching: false,
             wake_eventfd: setup.wake_eventfd,
             plane_eventfd: setup.plane_eventfd,
-            accepts: Accepts::new(listeners, setup.own_listeners),
+            accepts: Accepts::new(listeners, setup.own_listeners, setup.addresses, new_max),
             submissions_in_flight: 0,
             draining_since: None,
             drained: false,
@@ -280,6 +291,15 @@ impl<R: Ring> Shard<R> {
         }
     }
 }
+
+/// Connections that may not have sent a whole request. What is not configured lets a load generator
+/// open ten thousand before it sends anything.
+fn new_max(settings: &Settings, limits: &Limits) -> u32 {
+    let auto = (limits.connections_max / 8).max(NEW_AUTO_MIN);
+    settings.connections_new_max.unwrap_or(auto)
+}
+
+const NEW_AUTO_MIN: u32 = 10_240;
 
 /// An empty cache, which has the stale windows that are configured, and none at all.
 fn new_cache(slice: Slice, hasher: KeyHasher, settings: &Settings) -> Cache<'static> {

@@ -8,8 +8,8 @@ use super::origin::Port;
 use super::ring::{SimRing, Sizes};
 use pelton::limits::Limits;
 use pelton::mesh::{
-    Control, Leases, Loads, OriginLink, Peers, Sleep, StorageLink, boxes, leases, origin_link,
-    peers, storage_link,
+    Addresses, Control, Leases, Loads, OriginLink, Peers, Sleep, StorageLink, boxes, leases,
+    origin_link, peers, storage_link,
 };
 use pelton::metrics::Board;
 use pelton::ring::Fd;
@@ -133,6 +133,7 @@ fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: L
         output,
         peers: links.peers,
         loads: links.loads,
+        addresses: Addresses::new(0),
         leases: links.leases,
         link: links.link,
         storage: links.storage,

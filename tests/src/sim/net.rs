@@ -13,6 +13,7 @@
 use crate::prng::Prng;
 use pelton::ring::{Fault, Fd, Shutdown};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 /// A connection for the whole of a run. Unlike a descriptor it is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -208,6 +209,15 @@ impl Net {
             File::Socket(id) => id,
             File::Listener(_) | File::Eventfd(_) => panic!("descriptor {} is no socket", fd.0),
         }
+    }
+
+    /// The address of a connection's peer: clients have one of two each.
+    ///
+    /// # Panics
+    /// If `fd` is not an open connection.
+    pub fn peer(&mut self, fd: Fd) -> Option<IpAddr> {
+        let File::Socket(id) = self.file(fd) else { panic!("{} is no socket", fd.0) };
+        Some(IpAddr::from([192, 0, 2, u8::from(id.0 % 2 == 1)]))
     }
 
     /// Closes a connection's descriptor. It is free at once; the socket lives on while held.

@@ -78,6 +78,9 @@ pub(super) fn check_rest(world: &World) {
         counters.closed_input_bound,
         counters.closed_output_bound,
         counters.closed_slots_full,
+        counters.closed_new_bound,
+        counters.closed_address_bound,
+        counters.closed_requests_bound,
         counters.closed_draining,
     ];
     let Cast { cut_offs, cut_offs_refused, .. } = *world.cast.borrow();

@@ -26,6 +26,7 @@ use pelton::ring::{
 use shard_cache::time::Instant;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 /// What a buffer holds while it is not on loan.
@@ -670,6 +671,10 @@ impl Ring for SimRing {
         self.buffers[index][..filled].fill(POISON);
         self.free.push(buffer.index());
         self.meet();
+    }
+
+    fn peer(&self, fd: Fd) -> Option<IpAddr> {
+        self.host.borrow_mut().net.peer(fd)
     }
 
     fn buffers_count(&self) -> u16 {
