@@ -423,8 +423,8 @@ pub trait Ring {
     /// Gives a buffer back.
     fn recycle(&mut self, buffer: BufferId);
 
-    /// The address of a connection's peer; none over a Unix socket, or if the peer is gone. A system
-    /// call, done at once.
+    /// The address of a connection's peer; none over a Unix socket, or if the peer is gone. It is
+    /// one system call, done at once.
     fn peer(&self, fd: Fd) -> Option<IpAddr>;
 
     /// Receive buffers of this ring, on loan or not.
