@@ -43,7 +43,7 @@ loom: host ## Try every order in which threads can meet at their queues. PREEMPT
 # Programs that others wrote, before the server, behind it and at it.
 test-peers: ## Test with real proxies, clients and databases, and install them: NGINX, HAProxy, curl, ...
 	@.ci/host --install nginx=nginx-light haproxy curl wrk h2load=nghttp2-client node=nodejs npm python3 \
-		openssl redis-server pg_ctlcluster=postgresql
+		openssl redis-server pg_ctlcluster=postgresql slowhttptest
 	cargo build --workspace
 	cargo test -p pelton-tests --test peers -- --ignored --test-threads 2
 

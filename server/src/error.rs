@@ -51,7 +51,10 @@ close_reasons! {
     WriteTimeout, "write_timeout", true, "The peer took no byte of a reply within http.write_timeout.";
     InputBound, "input_bound", true, "The shard's bound on unread input was reached and this connection held the most.";
     OutputBound, "output_bound", true, "The shard ran out of output blocks, or slow readers held too much of its cache, and the peer of this connection had taken no byte for a while.";
-    SlotsFull, "slots_full", true, "Accepted and closed at once: every connection slot of the shard was taken.";
+    SlotsFull, "slots_full", true, "Closed at once: it was accepted while no shard had room any more.";
+    NewBound, "new_bound", true, "Refused: too many connections of the shard had not sent a whole request (server.connections_new_max).";
+    AddressBound, "address_bound", true, "Refused: its address had too many connections (server.connections_per_address_max).";
+    RequestsBound, "requests_bound", false, "It had sent as many requests as it may (http.requests_per_connection_max).";
     Draining, "draining", false, "The server is stopping.";
     SocketError, "socket_error", true, "The kernel reported an error on the socket that is none of the above.";
 }

@@ -99,10 +99,15 @@ counters! {
     closed_write_timeout, Counter, "pelton_connections_closed", r#"reason="write_timeout""#, "The peer took no byte of a reply in time.";
     closed_input_bound, Counter, "pelton_connections_closed", r#"reason="input_bound""#, "The shard's bound on unread input was reached.";
     closed_output_bound, Counter, "pelton_connections_closed", r#"reason="output_bound""#, "The shard ran out of output blocks, or slow readers held too much of its cache.";
-    closed_slots_full, Counter, "pelton_connections_closed", r#"reason="slots_full""#, "Closed at once: no connection slot was free. Consider raising the limit on open files.";
+    closed_slots_full, Counter, "pelton_connections_closed", r#"reason="slots_full""#, "Closed at once: no shard had room. Consider raising the limit on open files.";
+    closed_new_bound, Counter, "pelton_connections_closed", r#"reason="new_bound""#, "Refused: too many connections of the shard had not sent a whole request.";
+    closed_address_bound, Counter, "pelton_connections_closed", r#"reason="address_bound""#, "Refused: its address had too many connections.";
+    closed_requests_bound, Counter, "pelton_connections_closed", r#"reason="requests_bound""#, "It had sent as many requests as it may.";
     closed_draining, Counter, "pelton_connections_closed", r#"reason="draining""#, "The server was stopping.";
     closed_socket_error, Counter, "pelton_connections_closed", r#"reason="socket_error""#, "The kernel reported an error on the socket.";
     accept_failures, Counter, "pelton_accept_failures", "", "Accepts that failed for want of descriptors or memory. Consider raising the limit on open files.";
+    accept_pauses, Counter, "pelton_accept_pauses", "", "Pauses of a shard's accepts, because no shard had room for another connection.";
+    accepts_paused, Gauge, "pelton_accepts_paused", "", "Shards that accept nothing, because none has room: new connections wait in the kernel.";
     handles_active, Gauge, "pelton_shard_handles_active", "", "Submissions in flight on the ring.";
     turns, Counter, "pelton_shard_turns", "", "Turns of the loop.";
     busy_ns, Counter, "pelton_shard_busy_nanoseconds", "", "Time spent outside the wait.";

@@ -10,9 +10,9 @@ mod ring;
 use pelton::config::Config;
 use pelton::limits::{Grant, Limits};
 use pelton::mesh::{
-    ContentType, Control, Delivery, Found, Held, Landing, Leases, Lifetime, Loads, Order,
-    OriginPort, Outcome, Peers, Sleep, Stale, StoragePort, boxes, leases, origin_link, peers,
-    storage_link,
+    Addresses, ContentType, Control, Delivery, Found, Held, Landing, Leases, Lifetime, Loads,
+    Order, OriginPort, Outcome, Peers, Sleep, Stale, StoragePort, boxes, leases, origin_link,
+    peers, storage_link,
 };
 use pelton::metrics::{Board, Counters};
 use pelton::ring::Fd;
@@ -65,7 +65,7 @@ impl<D: FnMut() -> usize> Shards<D> {
         let sleeps: Vec<Sleep> = (0..limits.shards).map(|_| Sleep::new()).collect();
         let messages_max = limits.messages_per_peer_max as usize;
         let all_peers = peers(&sleeps, messages_max, limits.messages_kept() as usize);
-        let shared = (Loads::new(limits.shards.into()), Control::new());
+        let shared = (Loads::new(limits.shards.into(), limits.connections_max, 1), Control::new());
         let mut shards = Vec::new();
         let ends = all_peers.into_iter().zip(leases(limits.shards)).zip(sleeps);
         for (index, ((peers, leases), sleep)) in (0..).zip(ends) {
@@ -140,6 +140,7 @@ fn setup(
         output: zeroed(limits.output_blocks_count as usize * limits.output_block_size as usize),
         peers,
         loads: loads.clone(),
+        addresses: Addresses::new(0),
         leases,
         link,
         storage,

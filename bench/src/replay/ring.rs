@@ -6,6 +6,7 @@ use pelton::ring::{
     BufferId, Clock, Completion, Completions, Event, Fd, Memory, Op, Ring, RingCounters, Token,
 };
 use shard_cache::time::{Instant, WallSeconds};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Time that passes in a turn: so that whatever is done once a millisecond is done as rarely as in
@@ -65,7 +66,7 @@ impl<D: FnMut() -> usize> Replay<D> {
 impl<D: FnMut() -> usize> Ring for Replay<D> {
     fn push(&mut self, token: Token, op: Op) {
         match op {
-            Op::Accept { .. } => {
+            Op::Accept { .. } | Op::AcceptOne { .. } => {
                 for fd in 0..self.connections {
                     let fd = Fd(i32::try_from(fd).expect("a few connections"));
                     self.due.push(Completion { token, event: Event::Accepted(fd), more: true });
@@ -102,6 +103,10 @@ impl<D: FnMut() -> usize> Ring for Replay<D> {
 
     fn recycle(&mut self, buffer: BufferId) {
         self.free.push(buffer.index());
+    }
+
+    fn peer(&self, _fd: Fd) -> Option<IpAddr> {
+        None
     }
 
     fn buffers_count(&self) -> u16 {

@@ -160,6 +160,9 @@ parameters! {
         cpus: Option<Vec<u16>>, Cpus, r#""auto""#, "CPUs to take shards' cores from. `auto`: all that the affinity mask allows.";
         owner_hash: &'static str, Word(&["keyed", "crc32"]), r#""keyed""#, "What decides which shard owns a key. `keyed`: a hash under a secret. `crc32`: the CRC-32 of the path, as a proxy computes it that sends each key to its shard; but clients can then aim at one shard.";
         connections_max: Option<u32>, CountOrAuto(1, 1_048_576), r#""auto""#, "Open connections a shard. `auto`: 65,536, or what the limit on open files allows.";
+        connections_total_max: Option<u32>, CountOrAuto(1, 16_777_216), r#""auto""#, "Open connections, all shards together. `auto`: as many as each may have.";
+        connections_new_max: Option<u32>, CountOrAuto(1, 1_048_576), r#""auto""#, "Open connections a shard that have not sent a whole request yet; further ones are answered 503 and closed. `auto`: 10,240, or an eighth of `connections_max` where that is more.";
+        connections_per_address_max: u32, Count(0, 1_048_576), "0", "Open connections of one client address (of IPv6, one network of 64 bits), all shards together; further ones are answered 503 and closed. 0: no bound; behind a proxy all have its address.";
         steer: &'static str, Word(&["hash", "cpu"]), r#""hash""#, "Which shard gets a new connection to an IP address of `listen`. `hash`: the kernel draws one. `cpu`: the one on the CPU that its first packet came in on; refused with the reason where receive queues, their interrupts and the shards' CPUs do not line up.";
         balance: bool, Flag, "true", "Whether a shard hands a new connection to another one that has fewer, by more than an eighth, before anything is read of it. Those to a shard's own port or socket, and those that are steered by CPU, stay where they are.";
         drain_timeout: Duration, Duration(0, HOUR), r#""10s""#, "How long a stopping server waits for requests in flight.";
@@ -175,6 +178,7 @@ parameters! {
         body_size_max: u64, Size(0, 1 << 30), r#""1MiB""#, "Largest request body; larger ones are answered 413.";
         batch_keys_max: u32, Count(1, 1024), "128", "Most keys of a batch (`POST /lookup`); more are answered 413.";
         batch_bytes_max: u64, Size(1024, 1 << 30), r#""4MiB""#, "Most bytes of values in the reply to a batch; the items of further ones are 413.";
+        requests_per_connection_max: u32, Count(0, 1_000_000_000), "0", "Requests of a connection; the reply to the last one says `Connection: close`. 0: no bound.";
         writes: bool, Flag, "false", "Whether PUT and DELETE on `/lookup/{key}` write through to the origin. They need the token of `admin.token_file`.";
         cache_control: bool, Flag, "true", "Whether replies carry `Cache-Control`.";
         cache_status: bool, Flag, "true", "Whether replies carry `Cache-Status` (RFC 9211).";

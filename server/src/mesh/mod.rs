@@ -6,7 +6,8 @@
 //! a queue full, no shard ever waits for another, and two shards cannot wait for each other.
 //!
 //! `owner` says which shard has a key, `parcel` and `upload` are what travels between shards,
-//! `peers` the queues between them, `loads` how many connections each has, `leases` how long copies
+//! `peers` the queues between them, `loads` how many connections each has, `addresses` how many
+//! each client has, `leases` how long copies
 //! of values may be served, `origin` and `purge` what travels to and from the origin plane,
 //! `explain` what it asks of a key, `link` the queues to it, `sleep` the flag that saves wake-ups,
 //! `tenants` who may ask for what,
@@ -14,6 +15,7 @@
 //! reader is handed, `servers` what the admin port is told of the origin, `control` the word to
 //! stop.
 
+mod addresses;
 mod boxes;
 mod control;
 mod explain;
@@ -32,6 +34,7 @@ mod storage;
 mod tenants;
 mod upload;
 
+pub use addresses::{AddressPlace, Addresses};
 pub use boxes::{Giver, Taker, boxes};
 pub use control::Control;
 pub use explain::{

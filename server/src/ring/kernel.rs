@@ -24,7 +24,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::ptr::null_mut;
 use std::time::Duration;
 
 /// Sends up to this size complete as a whole. At a write timeout of 10 s, a peer that takes less
@@ -168,15 +170,15 @@ struct Message {
 impl Message {
     const EMPTY: Self = Self {
         header: libc::msghdr {
-            msg_name: std::ptr::null_mut(),
+            msg_name: null_mut(),
             msg_namelen: 0,
-            msg_iov: std::ptr::null_mut(),
+            msg_iov: null_mut(),
             msg_iovlen: 0,
-            msg_control: std::ptr::null_mut(),
+            msg_control: null_mut(),
             msg_controllen: 0,
             msg_flags: 0,
         },
-        parts: [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; Spans::COUNT_MAX],
+        parts: [libc::iovec { iov_base: null_mut(), iov_len: 0 }; Spans::COUNT_MAX],
     };
 }
 
@@ -272,6 +274,10 @@ impl Ring for KernelRing {
         self.buffers.recycle(buffer);
     }
 
+    fn peer(&self, fd: super::Fd) -> Option<IpAddr> {
+        socket::peer(fd.0)
+    }
+
     fn buffers_count(&self) -> u16 {
         self.buffers.count()
     }
@@ -305,6 +311,10 @@ impl KernelRing {
         match op {
             Op::Accept { listener } => {
                 Some(opcode::AcceptMulti::new(Fd(listener.0)).flags(libc::SOCK_CLOEXEC).build())
+            }
+            Op::AcceptOne { listener } => {
+                let accept = opcode::Accept::new(Fd(listener.0), null_mut(), null_mut());
+                Some(accept.flags(libc::SOCK_CLOEXEC).build())
             }
             Op::Recv { fd } => Some(opcode::RecvMulti::new(Fd(fd.0), GROUP).build()),
             Op::Send { fd, spans } => Some(self.encode_send(fd.0, &spans, memory)),

@@ -12,6 +12,7 @@ mod buffers;
 pub mod kernel;
 
 use shard_cache::time::{Instant, WallSeconds};
+use std::net::IpAddr;
 
 /// A descriptor as the ring knows it: an open file of the process, or a simulated one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +22,7 @@ pub struct Fd(pub i32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Multishot accept; the slot is the listener's index.
+    /// Accept; the slot is the listener's index.
     Accept,
     /// Multishot receive of a connection.
     Recv,
@@ -220,6 +221,8 @@ impl Default for Spans {
 pub enum Op {
     /// Accepts connections on `listener` until it ends by itself or is cancelled.
     Accept { listener: Fd },
+    /// Accepts one connection on `listener`.
+    AcceptOne { listener: Fd },
     /// Receives into provided buffers until it ends by itself or is cancelled.
     Recv { fd: Fd },
     /// Sends the spans in order. The ring tries to send all of them; less may be sent.
@@ -419,6 +422,10 @@ pub trait Ring {
 
     /// Gives a buffer back.
     fn recycle(&mut self, buffer: BufferId);
+
+    /// The address of a connection's peer; none over a Unix socket, or if the peer is gone. It is
+    /// one system call, done at once.
+    fn peer(&self, fd: Fd) -> Option<IpAddr>;
 
     /// Receive buffers of this ring, on loan or not.
     fn buffers_count(&self) -> u16;

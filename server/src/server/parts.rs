@@ -7,8 +7,8 @@ use crate::histograms::Histograms;
 use crate::hot::Window;
 use crate::limits::Limits;
 use crate::mesh::{
-    Control, Giver, Leases, Loads, OriginLink, OriginPort, Owners, Peers, Sleep, StorageLink,
-    boxes, leases, origin_link, peers, storage_link,
+    Addresses, Control, Giver, Leases, Loads, OriginLink, OriginPort, Owners, Peers, Sleep,
+    StorageLink, boxes, leases, origin_link, peers, storage_link,
 };
 use crate::metrics::{Board, SnapshotBoard};
 use crate::ring::Fd;
@@ -18,6 +18,7 @@ use crate::storage::{Arena, Storage};
 use crate::sys::clock::Epoch;
 use crate::sys::eventfd::EventFd;
 use crate::sys::memory::{self, Mapping, Populate};
+use crate::sys::socket;
 use crate::token::Token;
 use shard_cache::Layout;
 use shard_cache::hash::KeyHasher;
@@ -106,7 +107,10 @@ impl Parts {
         };
         let messages_max = limits.messages_per_peer_max as usize;
         let all_peers = peers(&sleeps, messages_max, limits.messages_kept() as usize);
-        let loads = Loads::new(count);
+        let total_max = config.server.connections_total_max;
+        let backlog_max = socket::BACKLOG.into();
+        let loads = Loads::with_total(count, limits.connections_max, backlog_max, total_max);
+        let addresses = Addresses::new(config.server.connections_per_address_max);
         let all_leases = leases(limits.shards);
         for (((index, peers), sleep), leases) in (0..).zip(all_peers).zip(sleeps).zip(all_leases) {
             let wake = Arc::new(EventFd::for_ring().map_err(no_descriptors)?);
@@ -119,7 +123,7 @@ impl Parts {
             parts.plane.sources.push(source);
             let board = Arc::clone(&parts.boards[usize::from(index)]);
             let wake_eventfd = Fd(wake.as_raw_fd());
-            let loads = loads.clone();
+            let loads = (loads.clone(), addresses.clone());
             let wiring =
                 Wiring { index, peers, loads, leases, link, storage, sleep, wake_eventfd, board };
             let plane = parts.plane.wake.as_raw_fd();
@@ -139,7 +143,7 @@ impl Parts {
 struct Wiring {
     index: u16,
     peers: Peers,
-    loads: Loads,
+    loads: (Loads, Addresses),
     leases: Leases,
     link: OriginLink,
     storage: StorageLink,
@@ -180,7 +184,8 @@ impl ShardParts {
             replicas,
             output,
             peers: wiring.peers,
-            loads: wiring.loads,
+            loads: wiring.loads.0,
+            addresses: wiring.loads.1,
             leases: wiring.leases,
             link: wiring.link,
             storage: wiring.storage,

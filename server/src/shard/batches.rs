@@ -54,7 +54,7 @@ struct Part<'a> {
 impl<R: Ring> Shard<R> {
     /// The body of a batch has come: it is refused, or its keys are taken from now on.
     pub(super) fn begin_batch(&mut self, index: u32, request: &http::Request<'_>) -> Option<Stop> {
-        let ask = Ask::of(request, self.draining_since.is_some());
+        let ask = self.ask_of(index, request);
         let http = &self.settings.http;
         let slot = &mut self.slots[index];
         let upload = slot.upload.as_ref().expect("the head has taken one");

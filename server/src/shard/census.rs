@@ -9,6 +9,8 @@ use crate::ring::Ring;
 pub struct Census {
     /// Slots that hold a connection.
     pub slots_used: u32,
+    /// Nothing is accepted, since no shard has room.
+    pub accepts_paused: bool,
     /// Receive buffers on loan.
     pub buffers_held: u32,
     /// Carry blocks in use.
@@ -40,6 +42,7 @@ impl<R: Ring> Shard<R> {
         let (flights_used, waiters_used) = self.flights.used();
         Census {
             slots_used: self.slots.used(),
+            accepts_paused: self.accepts.paused,
             buffers_held: self.input.held(),
             carries_used: self.input.carries_used(),
             blocks_used: self.output.used(),

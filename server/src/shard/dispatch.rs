@@ -4,6 +4,7 @@
 //! and `pump` acts on it later in the turn.
 
 use super::Shard;
+use super::accepts::Accept;
 use super::slots::{Recv, State};
 use crate::error::CloseReason;
 use crate::ring::{Completion, Event, Fault, Kind, Ring, Token};
@@ -34,9 +35,9 @@ impl<R: Ring> Shard<R> {
     }
 
     fn dispatch_accept(&mut self, token: Token, event: Event, more: bool) {
-        let listener = &mut self.listeners[token.slot() as usize];
+        let listener = &mut self.accepts.listeners[token.slot() as usize];
         if !more {
-            listener.armed = false;
+            listener.accept = Accept::Idle;
             self.submissions_in_flight -= 1;
         }
         match event {
@@ -79,8 +80,7 @@ impl<R: Ring> Shard<R> {
             Kind::Send => self.dispatch_send(index, event),
             Kind::Close => {
                 self.tenants.leave(slot.tenant);
-                self.slots.free(index);
-                self.loads.ends(self.index);
+                self.free(index);
                 return;
             }
             Kind::Cancel | Kind::Accept | Kind::Watch | Kind::Wake => {}

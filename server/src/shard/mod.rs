@@ -16,6 +16,7 @@
 //! more to do stands in the ready queue. All input, output and time pass through [`Ring`], so the
 //! same code runs on the kernel and in the simulator.
 
+mod accepts;
 mod batches;
 mod census;
 mod changes;
@@ -64,6 +65,7 @@ use crate::mesh::{
 };
 use crate::metrics::{Board, Counters};
 use crate::ring::{Clock, Completions, Fd, Kind, Memory, Op, Ring, Token};
+use accepts::Accepts;
 use changes::Changes;
 use content_types::ContentTypes;
 use directory::Directory;
@@ -122,22 +124,6 @@ const WINDOWS_NEGATIVE: u8 = 1;
 /// windows there is no place.
 const WINDOWS_NEVER: u8 = 2;
 
-/// A listening socket of this shard.
-#[derive(Debug)]
-struct Listener {
-    fd: Fd,
-    /// Its connections stay with this shard.
-    is_own: bool,
-    armed: bool,
-    retry_at: Instant,
-}
-
-impl Listener {
-    const fn new(fd: Fd, is_own: bool) -> Self {
-        Self { fd, is_own, armed: false, retry_at: Instant::ZERO }
-    }
-}
-
 /// Replies written in the turn in which their requests arrived.
 #[derive(Clone, Copy, Debug, Default)]
 struct Replied {
@@ -171,7 +157,7 @@ pub struct Shard<R: Ring> {
     watching: bool,
     wake_eventfd: Fd,
     plane_eventfd: Fd,
-    listeners: Vec<Listener>,
+    accepts: Accepts,
     submissions_in_flight: u64,
     draining_since: Option<Instant>,
     /// It has told the others that it has no connection left.
@@ -285,16 +271,13 @@ impl<R: Ring> Shard<R> {
         let stalled = self.stalled.is_some();
         let has_landings = !stalled && self.link.has_mail();
         let has_mail = self.peers.has_mail() || self.leases.has_bell();
-        if has_mail || has_landings || self.storage.has_mail() {
+        let has_news = has_landings || self.storage.has_mail() || self.must_steer_accepts();
+        if has_mail || has_news {
             return Instant::ZERO;
         }
         let is_blocked = stalled || self.changes.is_settling() || !self.ready.is_empty();
         let wait = if is_blocked { STARVED_WAIT } else { WAIT };
-        // An accept that failed is tried again in time even if nothing else happens.
-        let idle = self.listeners.iter().filter(|listener| !listener.armed);
-        let retry_at = idle.map(|listener| listener.retry_at).min();
-        let retry_at = retry_at.filter(|_| self.draining_since.is_none());
-        (self.now + wait).min(retry_at.unwrap_or(slots::NEVER))
+        (self.now + wait).min(self.accepts_at().unwrap_or(slots::NEVER))
     }
 
     /// Arms what must always be armed, and wakes those who sleep on what we have sent.
@@ -304,16 +287,7 @@ impl<R: Ring> Shard<R> {
             let eventfd = self.wake_eventfd;
             self.ring.push(Token::new(Kind::Watch, 0, 0), Op::Watch { eventfd });
         }
-        if self.draining_since.is_none() {
-            for (index, listener) in (0..).zip(&mut self.listeners) {
-                if !listener.armed && listener.retry_at <= self.now {
-                    listener.armed = true;
-                    self.submissions_in_flight += 1;
-                    let token = Token::new(Kind::Accept, index, 0);
-                    self.ring.push(token, Op::Accept { listener: listener.fd });
-                }
-            }
-        }
+        self.arm_accepts();
         let Self { peers, ring, counters, .. } = self;
         peers.wake_sleepers(|shard| {
             counters.wakes_sent += 1;
@@ -385,6 +359,7 @@ impl<R: Ring> Shard<R> {
         counters.overload_level = self.overload.level() as u64;
         counters.overload_lag_ns = self.overload.lag_ns();
         counters.overload_changes = self.overload.changes();
+        counters.accepts_paused = u64::from(self.accepts.paused);
         counters.connections_open = u64::from(self.slots.used());
         counters.handles_active = self.submissions_in_flight;
         counters.ring_enters = ring.enters;

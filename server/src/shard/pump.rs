@@ -71,6 +71,9 @@ impl<R: Ring> Shard<R> {
     }
 
     fn parse(&mut self, index: u32) -> Stop {
+        if self.slots[index].refused.is_some() && self.slots[index].last.is_none() {
+            return self.say_refused(index);
+        }
         let slot = &mut self.slots[index];
         match slot.hold {
             Hold::Nothing => {}
@@ -124,6 +127,7 @@ impl<R: Ring> Shard<R> {
     /// Parses one request, or as much as has arrived of it. Returns why there cannot be another.
     #[inline]
     fn parse_one(&mut self, index: u32) -> Option<Stop> {
+        let requests_max = self.settings.requests_per_connection_max;
         let slot = &mut self.slots[index];
         let chunk = self.input.chunk(&slot.inbox, &self.ring);
         let size = chunk.len();
@@ -153,7 +157,8 @@ impl<R: Ring> Shard<R> {
                     }
                     Route::Write | Route::Batch => unreachable!("it ends with its body"),
                 };
-                let is_last = self.draining_since.is_some() || what.is_last();
+                let is_over = slot.count_request(requests_max) | what.is_last();
+                let is_last = is_over | self.draining_since.is_some();
                 let ask = Ask::of(&request, is_last);
                 (Request { slot: index, what, ask }, consumed)
             }
@@ -177,15 +182,7 @@ impl<R: Ring> Shard<R> {
                 self.input.consume(&mut slot.inbox, &mut self.ring, consumed);
                 return self.end_upload(index, &request?);
             }
-            Step::Partial { consumed } => {
-                self.input.consume(&mut slot.inbox, &mut self.ring, consumed);
-                if consumed == size || self.input.gather(&mut slot.inbox, &mut self.ring) {
-                    return None;
-                }
-                // Two buffers that could not be joined wait for a carry block.
-                let starved = slot.inbox.held() > 1;
-                return Some(if starved { Stop::Starved } else { Stop::Drained });
-            }
+            Step::Partial { consumed } => return self.read_on(index, consumed, consumed == size),
             Step::Refused(refusal) => {
                 self.writes.put_if_any(slot.upload.take());
                 let ask = Ask { connection: Connection::Close, ..Ask::NONE };
@@ -197,6 +194,18 @@ impl<R: Ring> Shard<R> {
         None
     }
 
+    /// What has come of a request is not all of it.
+    fn read_on(&mut self, index: u32, consumed: usize, is_all: bool) -> Option<Stop> {
+        let slot = &mut self.slots[index];
+        self.input.consume(&mut slot.inbox, &mut self.ring, consumed);
+        if is_all || self.input.gather(&mut slot.inbox, &mut self.ring) {
+            return None;
+        }
+        // Two buffers that could not be joined wait for a carry block.
+        let starved = slot.inbox.held() > 1;
+        Some(if starved { Stop::Starved } else { Stop::Drained })
+    }
+
     /// Notes a request that is parsed and consumed.
     #[inline]
     pub(super) fn take_up(&mut self, request: Request) {
@@ -206,6 +215,8 @@ impl<R: Ring> Shard<R> {
                 CloseReason::Refused
             } else if self.draining_since.is_some() {
                 CloseReason::Draining
+            } else if slot.is_spent(self.settings.requests_per_connection_max) {
+                CloseReason::RequestsBound
             } else {
                 CloseReason::Requested
             });
@@ -215,8 +226,8 @@ impl<R: Ring> Shard<R> {
             slot.block = self.output.acquire().expect("has_room_to_serve was asked");
             slot.blocked_since = self.now;
         }
-        slot.fresh = false;
         slot.deadline = slots::NEVER;
+        self.slots.end_fresh(request.slot);
         self.requests.push(request);
     }
 
@@ -322,15 +333,14 @@ impl<R: Ring> Shard<R> {
             return;
         }
         // A head in pieces that waits for a carry block is still the client's to complete.
-        if slot.owed_count > 0
-            || slot.wants_upload
-            || (slot.queued && slot.exchange.phase() != Phase::Head)
-        {
+        if slot.owed_count > 0 || (slot.queued && slot.exchange.phase() != Phase::Head) {
             // The origin plane and the other shards answer in bounded time.
             slot.deadline = slots::NEVER;
             return;
         }
         let (reason, after) = match slot.exchange.phase() {
+            // Who waits for an upload waits for others to send their bodies.
+            _ if slot.wants_upload => (CloseReason::BodyTimeout, timeouts.body),
             Phase::Body => (CloseReason::BodyTimeout, timeouts.body),
             Phase::Idle if slot.inbox.is_empty() && !slot.fresh => {
                 (CloseReason::IdleTimeout, timeouts.idle)

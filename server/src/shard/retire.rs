@@ -5,54 +5,18 @@
 //! Closing a descriptor with a receive armed would send no FIN and leak the socket, and closing one
 //! with unread bytes would send a reset and take the last reply along; hence the steps.
 
-use super::replies::Owed;
+use super::pump::Stop;
+use super::replies::{Ask, Owed, Plain};
+use super::requests::{Request, What};
 use super::slots::{NONE, Recv, State};
 use super::{DRAIN_GRACE, JOIN_PATIENCE, LINGER, Shard};
 use crate::error::CloseReason;
-use crate::mesh::{Found, Message, Order};
-use crate::ring::{Fd, Kind, Op, Ring, Shutdown, Token};
+use crate::http::{self, Connection, Refusal};
+use crate::mesh::{Found, Order};
+use crate::ring::{Kind, Op, Ring, Shutdown, Token};
 use std::collections::VecDeque;
 
 impl<R: Ring> Shard<R> {
-    /// A connection was accepted: it stays here, or goes to a shard that has fewer, unless it is
-    /// meant for this one.
-    pub(super) fn accept(&mut self, fd: Fd, is_own: bool) {
-        self.counters.connections_accepted += 1;
-        let stays = is_own || !self.settings.balance || self.draining_since.is_some();
-        let lighter = if stays { None } else { self.loads.lighter(self.index) };
-        match lighter.filter(|shard| self.peers.has_room_beside(*shard)) {
-            Some(shard) => {
-                self.loads.begins(shard);
-                self.counters.connections_handed += 1;
-                self.peers.send(shard, Message::Connection(fd));
-            }
-            None => {
-                self.loads.begins(self.index);
-                self.open(fd);
-            }
-        }
-    }
-
-    /// A new connection takes a slot, or is closed at once if there is none.
-    pub(super) fn open(&mut self, fd: Fd) {
-        // The others may have stopped already that it would need.
-        if self.drained {
-            self.refuse(fd, CloseReason::Draining);
-            return;
-        }
-        match self.slots.open(fd) {
-            Some(index) => self.ready.add(&mut self.slots, index),
-            None => self.refuse(fd, CloseReason::SlotsFull),
-        }
-    }
-
-    fn refuse(&mut self, fd: Fd, reason: CloseReason) {
-        self.loads.ends(self.index);
-        self.count_closed(reason);
-        self.ring.push(Self::NO_SLOT, Op::Close { fd });
-        self.submissions_in_flight += 1;
-    }
-
     /// Everything is sent. Shuts our side, and waits a while for the peer to have read it.
     pub(super) fn retire(&mut self, index: u32) {
         let slot = &mut self.slots[index];
@@ -148,21 +112,22 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    /// Stops accepting when the server drains, and ends what has nothing more to say.
-    pub(super) fn drain(&mut self) {
-        if self.draining_since.is_none() && self.control.is_draining() {
-            self.draining_since = Some(self.now);
-            for (index, listener) in (0..).zip(&self.listeners) {
-                let fd = listener.fd;
-                self.ring.push(Self::NO_SLOT, Op::Shutdown { fd, how: Shutdown::Both });
-                if listener.armed {
-                    // The accept of a Unix socket outlives the shutdown.
-                    let target = Token::new(Kind::Accept, index, 0);
-                    self.ring.push(Self::NO_SLOT_CANCEL, Op::Cancel { target });
-                    self.submissions_in_flight += 1;
-                }
-            }
+    /// What the reply to a request with a body depends on: the connection may send one less.
+    pub(super) fn ask_of(&mut self, index: u32, request: &http::Request<'_>) -> Ask {
+        let is_last = self.slots[index].count_request(self.settings.requests_per_connection_max);
+        Ask::of(request, is_last || self.draining_since.is_some())
+    }
+
+    /// Tells a connection beyond a bound that it is refused.
+    pub(super) fn say_refused(&mut self, index: u32) -> Stop {
+        if let Some(stop) = self.why_not_parse(index, self.requests.len()) {
+            return stop;
         }
+        let ask = Ask { connection: Connection::Close, ..Ask::NONE };
+        let what = What::Plain(Plain::Refused(Refusal::Overloaded));
+        self.take_up(Request { slot: index, what, ask });
+        self.slots[index].last = self.slots[index].refused;
+        Stop::Drained
     }
 
     /// Whether an open connection is to be closed because the server drains.
@@ -188,7 +153,7 @@ impl<R: Ring> Shard<R> {
         if self.draining_since.is_none() {
             return false;
         }
-        let idle = self.slots.used() == 0 && self.listeners.iter().all(|listener| !listener.armed);
+        let idle = self.slots.used() == 0 && self.accepts.is_idle();
         if idle && !self.drained {
             self.drained = true;
             self.control.drained();
@@ -208,7 +173,7 @@ impl<R: Ring> Shard<R> {
         self.link.order(Order::Spent(found));
     }
 
-    fn count_closed(&mut self, reason: CloseReason) {
+    pub(super) fn count_closed(&mut self, reason: CloseReason) {
         let counters = &mut self.counters;
         *match reason {
             CloseReason::PeerClosed => &mut counters.closed_peer_closed,
@@ -222,6 +187,9 @@ impl<R: Ring> Shard<R> {
             CloseReason::InputBound => &mut counters.closed_input_bound,
             CloseReason::OutputBound => &mut counters.closed_output_bound,
             CloseReason::SlotsFull => &mut counters.closed_slots_full,
+            CloseReason::NewBound => &mut counters.closed_new_bound,
+            CloseReason::AddressBound => &mut counters.closed_address_bound,
+            CloseReason::RequestsBound => &mut counters.closed_requests_bound,
             CloseReason::Draining => &mut counters.closed_draining,
             CloseReason::SocketError => &mut counters.closed_socket_error,
         } += 1;

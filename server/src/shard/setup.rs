@@ -1,8 +1,8 @@
 //! What a shard is made of: all memory it will ever use is allocated here.
 
 use super::{
-    Cache, Changes, Completions, ContentTypes, Counters, Directory, Flights, Input, Lending,
-    Listener, Output, Overload, Parcels, Ready, Recent, Replicas, Replies, Requests, Shard, Slots,
+    Accepts, Cache, Changes, Completions, ContentTypes, Counters, Directory, Flights, Input,
+    Lending, Output, Overload, Parcels, Ready, Recent, Replicas, Replies, Requests, Shard, Slots,
     Starving, Tenants as Accounts, Writes,
 };
 use crate::config::Config;
@@ -11,8 +11,8 @@ use crate::hot::{HotKeys, Window};
 use crate::http::{BatchLimits, HeadPolicy, HttpLimits, Replies as Heads, WriteLimits};
 use crate::limits::{self, Limits};
 use crate::mesh::{
-    Control, Giver, Leases, Loads, OriginLink, OwnerHash, Owners, Peers, Sleep, StorageLink,
-    Tenants,
+    Addresses, Control, Giver, Leases, Loads, OriginLink, OwnerHash, Owners, Peers, Sleep,
+    StorageLink, Tenants,
 };
 use crate::metrics::Board;
 use crate::ring::{Fd, Ring};
@@ -56,6 +56,11 @@ pub struct Settings {
     pub batch_bytes_max: u32,
     /// How long what has arrived should wait at most.
     pub lag_target: Duration,
+    /// Connections a shard that have not sent a whole request; `None`: 10,240, or an
+    /// eighth of all where that is more.
+    pub connections_new_max: Option<u32>,
+    /// Requests of a connection; 0: no bound.
+    pub requests_per_connection_max: u32,
     /// New connections go to the shard with the fewest.
     pub balance: bool,
     /// How long a value is fresh whose origin does not say, milliseconds.
@@ -123,6 +128,8 @@ impl Settings {
             },
             batch_bytes_max: small(http.batch_bytes_max),
             lag_target: config.overload.target,
+            connections_new_max: config.server.connections_new_max,
+            requests_per_connection_max: http.requests_per_connection_max,
             balance: config.server.balance,
             ttl_ms: ms(cache.ttl),
             ttl_jitter_permille: cache.ttl_jitter.permille(),
@@ -187,6 +194,8 @@ pub struct Setup {
     pub peers: Peers,
     /// How many connections each shard has.
     pub loads: Loads,
+    /// How many connections each client address has.
+    pub addresses: Addresses,
     /// How long copies may be served.
     pub leases: Leases,
     /// The queues to and from the origin plane.
@@ -217,6 +226,7 @@ impl<R: Ring> Shard<R> {
         let heads = heads(&settings, index, setup.peers.count());
         let hasher = KeyHasher::new(settings.hash_key);
         let (cache, segments_ready) = new_cache(cache, hasher, &settings);
+        let new_max = new_max(&settings, &limits);
         Self {
             index,
             hasher,
@@ -228,7 +238,7 @@ impl<R: Ring> Shard<R> {
             watching: false,
             wake_eventfd: setup.wake_eventfd,
             plane_eventfd: setup.plane_eventfd,
-            listeners: all(listeners, setup.own_listeners),
+            accepts: Accepts::new(listeners, setup.own_listeners, setup.addresses, new_max),
             submissions_in_flight: 0,
             draining_since: None,
             drained: false,
@@ -285,6 +295,15 @@ impl<R: Ring> Shard<R> {
     }
 }
 
+/// Connections that may not have sent a whole request. What is not configured lets a load generator
+/// open ten thousand before it sends anything.
+fn new_max(settings: &Settings, limits: &Limits) -> u32 {
+    let auto = (limits.connections_max / 8).max(NEW_AUTO_MIN);
+    settings.connections_new_max.unwrap_or(auto)
+}
+
+const NEW_AUTO_MIN: u32 = 10_240;
+
 /// An empty cache, which has the stale windows that are configured, and none at all.
 fn new_cache(
     slice: Slice,
@@ -318,9 +337,4 @@ fn new_input(limits: &Limits, ring: &impl Ring) -> Input {
 fn heads(settings: &Settings, index: u16, count: u16) -> Heads {
     let shard = settings.shard_header.then_some((index, count));
     Heads::new(HeadPolicy { shard, ..settings.heads }, WallSeconds(0))
-}
-
-fn all(shared: Vec<Fd>, own: Vec<Fd>) -> Vec<Listener> {
-    let shared = shared.into_iter().map(|fd| Listener::new(fd, false));
-    shared.chain(own.into_iter().map(|fd| Listener::new(fd, true))).collect()
 }

@@ -20,7 +20,7 @@ use super::input::Inbox;
 use crate::error::CloseReason;
 use crate::http::Exchange;
 use crate::limits::CONNECTION_SLOT_SIZE_MAX;
-use crate::mesh::{NO_TENANT, TenantIndex, Upload};
+use crate::mesh::{AddressPlace, NO_TENANT, TenantIndex, Upload};
 use crate::ring::Fd;
 use shard_cache::time::Instant;
 
@@ -77,6 +77,12 @@ pub(super) struct Slot {
     pub(super) queued: bool,
     /// No request was parsed yet.
     pub(super) fresh: bool,
+    /// It is beyond a bound: it is told so and closed.
+    pub(super) refused: Option<CloseReason>,
+    /// Where it is counted by its address.
+    pub(super) address: Option<AddressPlace>,
+    /// Requests that it has sent.
+    pub(super) requests_count: u32,
     /// The peer sends no more.
     pub(super) peer_ended: bool,
     /// No request is parsed any more: the connection closes for this reason once its replies are
@@ -124,6 +130,9 @@ impl Slot {
             recalled: false,
             queued: false,
             fresh: true,
+            refused: None,
+            address: None,
+            requests_count: 0,
             peer_ended: false,
             last: None,
             reason: CloseReason::PeerClosed,
@@ -142,6 +151,17 @@ impl Slot {
             blocked_since: Instant::ZERO,
             tenant: NO_TENANT,
         }
+    }
+
+    /// Counts a request; whether it is the last of `requests_max`, where that is not 0.
+    pub(super) const fn count_request(&mut self, requests_max: u32) -> bool {
+        self.requests_count = self.requests_count.saturating_add(1);
+        self.is_spent(requests_max)
+    }
+
+    /// Whether it has sent as many requests as it may.
+    pub(super) const fn is_spent(&self, requests_max: u32) -> bool {
+        requests_max != 0 && self.requests_count >= requests_max
     }
 
     /// A batch that is answered is over.
@@ -180,6 +200,8 @@ pub(super) struct Slots {
     free: Vec<u32>,
     /// Slots from here on were never used; sweeps stop here.
     high: u32,
+    fresh_count: u32,
+    refused_count: u32,
 }
 
 impl Slots {
@@ -188,29 +210,52 @@ impl Slots {
             slots: (0..count).map(|_| Slot::new()).collect(),
             free: (0..count).rev().collect(),
             high: 0,
+            fresh_count: 0,
+            refused_count: 0,
         }
     }
 
-    /// Takes a free slot for the connection `fd`; its life is a new one.
-    pub(super) fn open(&mut self, fd: Fd) -> Option<u32> {
+    /// Connections of which no request was parsed yet.
+    pub(super) const fn fresh_count(&self) -> u32 {
+        self.fresh_count
+    }
+
+    /// Connections that are refused.
+    pub(super) const fn refused_count(&self) -> u32 {
+        self.refused_count
+    }
+
+    /// A request of the connection was parsed.
+    pub(super) fn end_fresh(&mut self, index: u32) {
+        let fresh = std::mem::take(&mut self.slots[index as usize].fresh);
+        self.fresh_count -= u32::from(fresh);
+    }
+
+    /// Takes a free slot for the connection `fd`, which is refused for a reason or welcome; its
+    /// life is a new one.
+    pub(super) fn open(&mut self, fd: Fd, refused: Option<CloseReason>) -> Option<u32> {
         let index = self.free.pop()?;
+        self.fresh_count += 1;
+        self.refused_count += u32::from(refused.is_some());
         self.high = self.high.max(index + 1);
         let slot = &mut self.slots[index as usize];
         assert_eq!(slot.state, State::Free, "the free list holds free slots");
         // An entry of its last life may still stand in the ready queue.
         let (generation, queued) = (slot.generation, slot.queued);
-        *slot = Slot { generation, queued, state: State::Open, fd, ..Slot::new() };
+        *slot = Slot { generation, queued, state: State::Open, fd, refused, ..Slot::new() };
         Some(index)
     }
 
     /// The slot's descriptor is closed: its life ends.
     pub(super) fn free(&mut self, index: u32) {
+        self.end_fresh(index);
         let slot = &mut self.slots[index as usize];
         assert_eq!(slot.state, State::Closing, "a slot is freed when its descriptor is closed");
         assert_eq!(slot.in_flight, 0, "nothing names a free slot");
         assert_eq!(slot.block, NONE, "a free slot has no output");
         assert_eq!(slot.owed_count, 0, "a free slot owes nothing");
         assert!(slot.upload.is_none(), "a free slot holds no upload");
+        self.refused_count -= u32::from(slot.refused.is_some());
         slot.state = State::Free;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(index);

@@ -65,7 +65,7 @@ impl<R: Ring> Shard<R> {
             return self.begin_batch(index, request);
         }
         self.slots[index].hold = Hold::Reply;
-        let ask = Ask::of(request, self.draining_since.is_some());
+        let ask = self.ask_of(index, request);
         self.take_up(Request { slot: index, what: What::Write, ask });
         Some(Stop::Drained)
     }

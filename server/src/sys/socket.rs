@@ -4,11 +4,11 @@
 //! from it, so that no call is spent on a connection.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// How many connections may wait to be accepted; `net.core.somaxconn` caps it.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: u16 = 4096;
 
 /// Non-blocking sockets, so many, that listen on `address` together: a group whose order, in the
 /// kernel too, is that of the result. Port 0 takes a free port, the same for all.
@@ -66,7 +66,7 @@ fn listen_with(address: SocketAddr, sharing: &[i32]) -> io::Result<TcpListener> 
     bind(fd, address)?;
     // SAFETY:
     // - listen(2) takes two integers and touches no memory of ours.
-    check(unsafe { libc::listen(fd, BACKLOG) })?;
+    check(unsafe { libc::listen(fd, BACKLOG.into()) })?;
     Ok(TcpListener::from(socket))
 }
 
@@ -84,6 +84,25 @@ pub(crate) fn shutdown(fd: RawFd, how: i32) {
     // SAFETY:
     // - shutdown(2) takes two integers and touches no memory of ours.
     let _ended_already = unsafe { libc::shutdown(fd, how) };
+}
+
+/// The address of a connection's peer; none over a Unix socket, or if the peer is gone.
+pub(crate) fn peer(fd: RawFd) -> Option<IpAddr> {
+    let mut raw = [0_u8; size_of::<libc::sockaddr_in6>()];
+    let mut size = socklen(raw.len());
+    // SAFETY:
+    // - `raw` is valid for writes of `size` bytes for the length of the call, and bytes have any
+    //   alignment that the kernel copies to.
+    // - `size` is valid for reads and writes.
+    check(unsafe { libc::getpeername(fd, raw.as_mut_ptr().cast(), &raw mut size) }).ok()?;
+    // The family, two bytes of port, and for IPv6 four bytes of flow come before the address.
+    #[expect(clippy::host_endian_bytes, reason = "the kernel writes a number of the host")]
+    let family = u16::from_ne_bytes([raw[0], raw[1]]);
+    match i32::from(family) {
+        libc::AF_INET => raw[4..].first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
+        libc::AF_INET6 => raw[8..].first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+        _ => None,
+    }
 }
 
 fn set_option(fd: RawFd, level: i32, option: i32) -> io::Result<()> {
@@ -149,6 +168,20 @@ mod tests {
             assert_eq!(check_free(bound).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         }
         assert!(check_free("127.0.0.1:0".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_peer_has_its_address_and_one_over_a_unix_socket_none() {
+        use std::os::fd::AsRawFd as _;
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = listen(address.parse().unwrap()).unwrap();
+            let bound = listener.local_addr().unwrap();
+            let client = std::net::TcpStream::connect(bound).unwrap();
+            assert_eq!(peer(client.as_raw_fd()), Some(bound.ip()));
+            assert_eq!(peer(listener.as_raw_fd()), None);
+        }
+        let (end, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(peer(end.as_raw_fd()), None);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use super::origin::Port;
 use super::ring::{SimRing, Sizes};
 use pelton::limits::Limits;
 use pelton::mesh::{
-    Control, Leases, Loads, OriginLink, Peers, Sleep, StorageLink, boxes, leases, origin_link,
-    peers, storage_link,
+    Addresses, Control, Leases, Loads, OriginLink, Peers, Sleep, StorageLink, boxes, leases,
+    origin_link, peers, storage_link,
 };
 use pelton::metrics::Board;
 use pelton::ring::Fd;
@@ -58,7 +58,7 @@ impl Cluster {
         let kept = limits.messages_kept() as usize;
         let all_peers = peers(&sleeps, limits.messages_per_peer_max as usize, kept);
         let mut all_peers = all_peers.into_iter();
-        let loads = Loads::new(shards);
+        let loads = Loads::new(shards, limits.connections_max, net.backlog_max());
         let mut all_leases = leases(limits.shards).into_iter();
         let control = Control::new();
         let (mut places, mut ports, mut desks) = (Vec::new(), Vec::new(), Vec::new());
@@ -133,6 +133,7 @@ fn setup(limits: Limits, settings: &Settings, index: u16, listener: Fd, links: L
         output,
         peers: links.peers,
         loads: links.loads,
+        addresses: Addresses::new(0),
         leases: links.leases,
         link: links.link,
         storage: links.storage,

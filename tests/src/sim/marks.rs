@@ -34,6 +34,7 @@ macro_rules! marks {
 marks! {
     AcceptAborted, "The peer of an accept was gone before it was accepted.";
     AcceptEndedByItself, "An accept shot ended without a failure.";
+    AcceptAwaited, "A connection waited outside, since no shard had room.";
     AcceptNoDescriptors, "An accept found no free descriptor.";
     BatchBehindWrite, "An item showed a key that its connection had written before its batch.";
     BatchContinued, "A client was told to send the body of a batch.";

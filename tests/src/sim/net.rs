@@ -13,6 +13,7 @@
 use crate::prng::Prng;
 use pelton::ring::{Fault, Fd, Shutdown};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 /// A connection for the whole of a run. Unlike a descriptor it is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -210,6 +211,15 @@ impl Net {
         }
     }
 
+    /// The address of a connection's peer: clients have one of two each.
+    ///
+    /// # Panics
+    /// If `fd` is not an open connection.
+    pub fn peer(&mut self, fd: Fd) -> Option<IpAddr> {
+        let File::Socket(id) = self.file(fd) else { panic!("{} is no socket", fd.0) };
+        Some(IpAddr::from([192, 0, 2, u8::from(id.0 % 2 == 1)]))
+    }
+
     /// Closes a connection's descriptor. It is free at once; the socket lives on while held.
     ///
     /// # Panics
@@ -251,6 +261,12 @@ impl Net {
     pub fn listen(&mut self) -> Fd {
         self.listeners.push(Listener::default());
         self.open(File::Listener(self.listeners.len() - 1)).expect("listeners come first")
+    }
+
+    /// Connections that wait at a listener, at most.
+    #[must_use]
+    pub fn backlog_max(&self) -> u32 {
+        u32::try_from(self.backlog_max).expect("a simulation has few sockets")
     }
 
     /// Listening sockets.

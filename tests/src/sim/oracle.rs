@@ -48,6 +48,7 @@ fn is_idle(world: &World, place: &Place) -> bool {
     let parcels = limits.all_parcels_count() as usize;
     let held = [
         census.slots_used as usize,
+        usize::from(census.accepts_paused),
         census.buffers_held as usize,
         census.carries_used,
         census.blocks_used,
@@ -77,6 +78,9 @@ pub(super) fn check_rest(world: &World) {
         counters.closed_input_bound,
         counters.closed_output_bound,
         counters.closed_slots_full,
+        counters.closed_new_bound,
+        counters.closed_address_bound,
+        counters.closed_requests_bound,
         counters.closed_draining,
     ];
     let Cast { cut_offs, cut_offs_refused, .. } = *world.cast.borrow();

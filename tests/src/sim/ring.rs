@@ -26,6 +26,7 @@ use pelton::ring::{
 use shard_cache::time::Instant;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 /// What a buffer holds while it is not on loan.
@@ -75,7 +76,7 @@ struct Flight {
 
 #[derive(Debug)]
 enum Work {
-    Accept { listener: usize },
+    Accept { listener: usize, one: bool },
     Recv { socket: SocketId, armed: bool },
     Send(Sending),
     Cancel { target: Token },
@@ -95,7 +96,9 @@ impl Flight {
     fn is_able(&self, host: &Host) -> bool {
         self.cancelled
             || match &self.work {
-                Work::Accept { listener } => host.net.acceptable(*listener) != Acceptable::Nothing,
+                Work::Accept { listener, .. } => {
+                    host.net.acceptable(*listener) != Acceptable::Nothing
+                }
                 Work::Recv { socket, armed } => {
                     !armed || host.net.readable(*socket) != Received::Nothing
                 }
@@ -276,6 +279,7 @@ impl SimRing {
             Op::Shutdown { fd, how } => host.net.shutdown(fd, how),
             Op::Signal { eventfd } => host.net.signal(eventfd),
             Op::Accept { .. }
+            | Op::AcceptOne { .. }
             | Op::Recv { .. }
             | Op::Send { .. }
             | Op::Cancel { .. }
@@ -296,7 +300,15 @@ impl SimRing {
         token: Token,
         op: Op,
     ) -> Option<Work> {
-        if matches!(op, Op::Accept { .. } | Op::Recv { .. } | Op::Send { .. } | Op::Watch { .. }) {
+        let acts_alone = matches!(
+            op,
+            Op::Accept { .. }
+                | Op::AcceptOne { .. }
+                | Op::Recv { .. }
+                | Op::Send { .. }
+                | Op::Watch { .. }
+        );
+        if acts_alone {
             let twin = self.flights.iter().any(|flight| flight.token == token);
             assert!(!twin, "{:?} of slot {} is in flight already", token.kind(), token.slot());
         }
@@ -304,10 +316,13 @@ impl SimRing {
         host.note(self.shard, name(op), token, words(op));
         match op {
             Op::Shutdown { .. } | Op::Signal { .. } => None,
-            Op::Accept { listener } => match host.net.file(listener) {
-                File::Listener(listener) => Some(Work::Accept { listener }),
-                File::Socket(_) | File::Eventfd(_) => panic!("{listener:?} is no listener"),
-            },
+            Op::Accept { listener } | Op::AcceptOne { listener } => {
+                let one = matches!(op, Op::AcceptOne { .. });
+                match host.net.file(listener) {
+                    File::Listener(listener) => Some(Work::Accept { listener, one }),
+                    File::Socket(_) | File::Eventfd(_) => panic!("{listener:?} is no listener"),
+                }
+            }
             Op::Recv { fd } => {
                 let socket = host.net.socket(fd, self.user(token));
                 let other =
@@ -427,7 +442,7 @@ impl SimRing {
 
     fn post(&mut self, host: &mut Host, memory: Memory<'_>, index: usize) -> Outcome {
         match self.flights[index].work {
-            Work::Accept { listener } => self.post_accept(host, index, listener),
+            Work::Accept { listener, one } => self.post_accept(host, index, listener, one),
             Work::Recv { socket, .. } => self.post_recv(host, index, socket),
             Work::Send(_) => self.post_send(host, index, memory),
             Work::Cancel { target } => {
@@ -445,7 +460,7 @@ impl SimRing {
         }
     }
 
-    fn post_accept(&self, host: &mut Host, index: usize, listener: usize) -> Outcome {
+    fn post_accept(&self, host: &mut Host, index: usize, listener: usize, one: bool) -> Outcome {
         if self.flights[index].cancelled {
             host.marks.hit(Mark::CancelWon);
             return Outcome::Over(Event::Failed(Fault::Cancelled));
@@ -467,6 +482,9 @@ impl SimRing {
                 let reused = self.flights.iter().any(|flight| closing(&flight.work));
                 host.marks.hit_if(reused, Mark::DescriptorReusedAtOnce);
                 let end = host.faults.shot_end;
+                if one {
+                    return Outcome::Over(Event::Accepted(fd));
+                }
                 if host.chance(end) {
                     host.marks.hit(Mark::AcceptEndedByItself);
                     return Outcome::Over(Event::Accepted(fd));
@@ -653,6 +671,10 @@ impl Ring for SimRing {
         self.buffers[index][..filled].fill(POISON);
         self.free.push(buffer.index());
         self.meet();
+    }
+
+    fn peer(&self, fd: Fd) -> Option<IpAddr> {
+        self.host.borrow_mut().net.peer(fd)
     }
 
     fn buffers_count(&self) -> u16 {

@@ -17,10 +17,14 @@ const NEVER_WALKED: [(Mark, &str); 1] = [(
 )];
 
 /// Counters that stay at zero, and why.
-const NEVER_COUNTED: [(&str, &str); 11] = [
+const NEVER_COUNTED: [(&str, &str); 15] = [
     ("closed_socket_error", "the simulated kernel has no unknown errors"),
     ("completions_stale", "a slot's life ends after its last completion"),
     ("ring_submissions_delayed", "the simulated queue has room"),
+    ("closed_new_bound", "off: a process test shows it"),
+    ("closed_address_bound", "off: a process test shows it"),
+    ("closed_requests_bound", "off: a process test shows it"),
+    ("accepts_paused", "a level, zero at the end"),
     ("buffers_held", "a level, zero at the end"),
     ("flights_active", "a level, zero at the end"),
     ("cache_condemned_bytes", "a level, mostly zero at the end"),

@@ -205,6 +205,8 @@ fn draw_settings(prng: &mut Prng, value_size_max: u32) -> Settings {
         timeouts: Timeouts { header: ms(prng), body: ms(prng), idle: ms(prng), write: ms(prng) },
         batch_bytes_max: prng.pick(&[100, 5_000, 1 << 20]),
         lag_target: Duration::from_secs(1 << 20),
+        connections_new_max: None,
+        requests_per_connection_max: 0,
         balance: prng.coin(),
         ttl_ms: ttl(prng),
         ttl_jitter_permille: prng.pick(&[0, 50, 500]),

@@ -6,6 +6,7 @@ use pelton::ring::{Completion, Event, Fault, Fd, Op};
 pub(super) const fn name(op: Op) -> &'static str {
     match op {
         Op::Accept { .. } => "accepts on",
+        Op::AcceptOne { .. } => "accepts one on",
         Op::Recv { .. } => "receives from",
         Op::Send { .. } => "sends to (fd, bytes)",
         Op::Cancel { .. } => "cancels (slot, generation)",
@@ -21,7 +22,7 @@ pub(super) const fn name(op: Op) -> &'static str {
 pub(super) fn words(op: Op) -> [u64; 2] {
     let number = |fd: Fd| u64::from(fd.0.unsigned_abs());
     match op {
-        Op::Accept { listener } => [number(listener), 0],
+        Op::Accept { listener } | Op::AcceptOne { listener } => [number(listener), 0],
         Op::Recv { fd } | Op::Close { fd } | Op::Shutdown { fd, .. } => [number(fd), 0],
         Op::Send { fd, spans } => [number(fd), spans.size()],
         Op::Cancel { target } => [target.slot().into(), target.generation().into()],

@@ -383,9 +383,12 @@ impl World {
         place.stopped.set(flow == Flow::Stopped);
         shard.ring().keep_asleep();
         oracle::check_turn(shard);
-        let is_awaited = shard.census().is_upload_wanted;
-        let marks = &mut self.host.borrow_mut().marks;
-        marks.hit_if(is_awaited, Mark::UploadAwaited);
+        let census = shard.census();
+        let host = &mut *self.host.borrow_mut();
+        let is_outside = census.accepts_paused && host.net.connections_waiting() > 0;
+        let marks = &mut host.marks;
+        marks.hit_if(is_outside, Mark::AcceptAwaited);
+        marks.hit_if(census.is_upload_wanted, Mark::UploadAwaited);
         marks.hit_if(shard.level() < level, Mark::LevelDown);
         match shard.level() {
             to if to <= level => {}

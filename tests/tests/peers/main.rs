@@ -19,6 +19,7 @@ mod redis;
 mod redis_history;
 mod redis_server;
 mod shards;
+mod slow;
 mod upstream;
 
 use std::process::Command;

@@ -54,6 +54,8 @@ macro_rules! conform {
 
 conform!(
     accepts_several_and_receives_what_they_send,
+    one_accept_takes_one_of_several_and_leaves_the_others_waiting,
+    an_accept_of_one_waits_and_can_be_cancelled,
     a_small_batch_loses_no_completion,
     a_half_closed_peer_is_still_sent_to,
     a_reset_ends_receives_and_sends,

@@ -49,6 +49,40 @@ pub(crate) fn accepts_several_and_receives_what_they_send<S: Stage>(stage: &mut 
     }
 }
 
+pub(crate) fn one_accept_takes_one_of_several_and_leaves_the_others_waiting<S: Stage>(
+    stage: &mut S,
+) {
+    let mut player = Player::new(stage);
+    let listener = player.stage.listener();
+    player.push(ACCEPT, Op::AcceptOne { listener });
+    player.quiet();
+    for _ in 0..3 {
+        player.stage.connect();
+    }
+    for _ in 0..3 {
+        let seen = player.finish(ACCEPT);
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        assert!(matches!(seen[0].event, Event::Accepted(_)), "{seen:?}");
+        player.quiet();
+        player.push(ACCEPT, Op::AcceptOne { listener });
+    }
+    player.quiet();
+}
+
+pub(crate) fn an_accept_of_one_waits_and_can_be_cancelled<S: Stage>(stage: &mut S) {
+    let mut player = Player::new(stage);
+    let listener = player.stage.listener();
+    player.push(ACCEPT, Op::AcceptOne { listener });
+    player.quiet();
+    player.push(CANCEL, Op::Cancel { target: ACCEPT });
+    let seen = player.turn_until(|_, seen| is_over(seen, CANCEL) && is_over(seen, ACCEPT));
+    assert_eq!(*last_event(&seen, ACCEPT), Event::Failed(Fault::Cancelled), "{seen:?}");
+    player.stage.connect();
+    player.push(ACCEPT, Op::AcceptOne { listener });
+    let seen = player.finish(ACCEPT);
+    assert!(matches!(seen[0].event, Event::Accepted(_)), "{seen:?}");
+}
+
 pub(crate) fn a_small_batch_loses_no_completion<S: Stage>(stage: &mut S) {
     let mut player = Player::new(stage);
     player.batch_max = 1;
