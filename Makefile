@@ -52,6 +52,7 @@ check: host ## Check format, lints and the house rules; dependencies too, where 
 		{ echo "Missing: rustup component add clippy rustfmt" >&2; exit 1; }
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p pelton --features busy-cost -- -D warnings
 	cargo test -p pelton-tests --test tidy
 	@if cargo deny --version 2>/dev/null; then cargo deny check; \
 		else echo "skipped: cargo deny check (cargo-deny is not installed)"; fi

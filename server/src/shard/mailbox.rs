@@ -446,6 +446,8 @@ impl<R: Ring> Shard<R> {
 
     /// Asks the origin for the key of a flight that was begun just now.
     pub(super) fn order(&mut self, id: FlightId) {
+        #[cfg(feature = "busy-cost")]
+        self.overload.busy_cost.spend_on_miss();
         let (hash, key) = self.flights.key(id);
         let key = key.clone();
         let why = self.why(hash, key.as_bytes());

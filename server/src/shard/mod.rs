@@ -17,6 +17,8 @@
 //! same code runs on the kernel and in the simulator.
 
 mod batches;
+#[cfg(feature = "busy-cost")]
+mod busy_cost;
 mod census;
 mod changes;
 mod content_types;

@@ -21,6 +21,8 @@
 //! come first, so that the same keys are fetched, and then are hits, instead of all being refused
 //! now and then (the idea is that of DAGOR, `SoCC` 2018, and of Uber's Cinnamon).
 
+#[cfg(feature = "busy-cost")]
+use super::busy_cost::BusyCost;
 use super::flights::Waiter;
 use crate::limits::MISS_SIZE_MAX;
 use shard_cache::hash::KeyHash;
@@ -171,6 +173,8 @@ pub(super) struct Overload {
     /// What a reply and a miss cost this shard, nanoseconds.
     reply_ns: u64,
     miss_ns: u64,
+    #[cfg(feature = "busy-cost")]
+    pub(super) busy_cost: BusyCost,
 }
 
 impl Overload {
@@ -190,6 +194,8 @@ impl Overload {
             later: Vec::with_capacity(later_max as usize),
             reply_ns: 1_000,
             miss_ns: 1_000,
+            #[cfg(feature = "busy-cost")]
+            busy_cost: BusyCost::of_environment(),
         }
     }
 
