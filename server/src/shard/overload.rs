@@ -15,7 +15,8 @@
 //! more. So a turn has a budget of misses: the target, divided by what a miss was seen to cost
 //! this shard; four times that below [`Level::Brownout`]. Those that are not admitted at once are
 //! put off to the end of the turn: then the budget is given to the first of them, and the others
-//! are refused.
+//! are refused. Time in which the shard had nothing to do is a credit of up to three targets: what
+//! came while it was held up is not refused, unless it is held up by misses.
 //!
 //! Who is first is not left to chance. Keys fall into 128 cohorts by their hash, and lower ones
 //! come first, so that the same keys are fetched, and then are hits, instead of all being refused
@@ -38,6 +39,9 @@ const CALM: Duration = Duration::from_secs(1);
 /// Of the time between two looks, how much a shard that is busy works, in percent: with more than
 /// that it gives up what can wait.
 const BUSY_PERCENT: u64 = 85;
+
+/// How many targets' time a shard may save up for misses.
+const CREDIT_TARGETS_MAX: u64 = 3;
 
 /// How loaded a shard is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,11 +172,15 @@ pub(super) struct Overload {
     used: u32,
     /// The turn before has left some of its budget.
     has_slack: bool,
+    /// For misses beyond the budget, nanoseconds.
+    credit_ns: u64,
     /// Misses of this turn that were put off.
     later: Vec<Miss>,
     /// What a reply and a miss cost this shard, nanoseconds.
     reply_ns: u64,
     miss_ns: u64,
+    /// What a miss of each of the last three turns cost that had some.
+    misses_ns: [u64; 3],
     #[cfg(feature = "busy-cost")]
     pub(super) busy_cost: BusyCost,
 }
@@ -191,9 +199,11 @@ impl Overload {
             calm_since: Instant::ZERO,
             used: 0,
             has_slack: true,
+            credit_ns: 0,
             later: Vec::with_capacity(later_max as usize),
             reply_ns: 1_000,
             miss_ns: 1_000,
+            misses_ns: [1_000; 3],
             #[cfg(feature = "busy-cost")]
             busy_cost: BusyCost::of_environment(),
         }
@@ -272,17 +282,32 @@ impl Overload {
     /// How many misses a turn may have.
     fn budget(&self) -> u32 {
         let ns = match self.level {
-            Level::Normal | Level::Elevated => self.target_ns * 4,
-            Level::Brownout | Level::Shed => self.target_ns,
-            Level::Emergency => self.target_ns / 4,
+            Level::Normal | Level::Elevated => self.target_ns * (1 + CREDIT_TARGETS_MAX),
+            Level::Brownout | Level::Shed | Level::Emergency => self.budget_ns() + self.credit_ns,
         };
         u32::try_from(ns / self.miss_ns.max(1)).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// How long the misses of a turn may take without credit.
+    fn budget_ns(&self) -> u64 {
+        match self.level {
+            Level::Emergency => self.target_ns / 4,
+            Level::Normal | Level::Elevated | Level::Brownout | Level::Shed => self.target_ns,
+        }
+    }
+
+    /// What a turn has taken of the credit, and what the wait behind it has given.
+    fn settle_credit(&mut self, waited_ns: u64) {
+        let taken_ns = (u64::from(self.used) * self.miss_ns).saturating_sub(self.budget_ns());
+        let left_ns = self.credit_ns.saturating_sub(taken_ns);
+        self.credit_ns = (left_ns + waited_ns).min(self.target_ns * CREDIT_TARGETS_MAX);
     }
 
     /// A turn is over.
     pub(super) fn observe(&mut self, turn: &TurnFacts) {
         self.learn_costs(turn);
         self.has_slack = self.used < self.budget();
+        self.settle_credit(turn.waited_ns);
         self.used = 0;
         let seen = &mut self.seen;
         seen.lag_ns = seen.lag_ns.max(turn.turn_ns * turn.rounds);
@@ -298,12 +323,15 @@ impl Overload {
         self.set_level(turn.now, seen.is_refusing);
     }
 
-    /// A turn without misses says what a reply costs, and one with misses what those do.
+    /// A turn without misses says what a reply costs, and one with misses what those do; the middle
+    /// one of three, since a turn that is held up says nothing.
     fn learn_costs(&mut self, turn: &TurnFacts) {
         let TurnFacts { turn_ns, replies, .. } = *turn;
         if self.used > 0 {
             let misses_ns = turn_ns.saturating_sub(replies * self.reply_ns);
-            self.miss_ns = closer(self.miss_ns, misses_ns / u64::from(self.used));
+            self.misses_ns =
+                [self.misses_ns[1], self.misses_ns[2], misses_ns / u64::from(self.used)];
+            self.miss_ns = closer(self.miss_ns, middle(self.misses_ns));
         } else if let Some(reply_ns) = turn_ns.checked_div(replies) {
             self.reply_ns = closer(self.reply_ns, reply_ns);
         }
