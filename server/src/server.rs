@@ -10,6 +10,7 @@
 
 mod parts;
 mod ports;
+mod shortage;
 mod threads;
 
 pub use ports::Ports;

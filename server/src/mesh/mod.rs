@@ -31,7 +31,7 @@ mod storage;
 mod upload;
 
 pub use boxes::{Giver, Taker, boxes};
-pub use control::Control;
+pub use control::{Control, Shortage};
 pub use explain::{
     EXPLANATIONS_MAX, EntryFacts, ExplainRequest, Explained, Explanation, FetchAnswer, FetchFacts,
     FlightFacts, Left, State, Taken, ValueFacts, Why,

@@ -72,7 +72,7 @@ use flights::Flights;
 use input::Input;
 use lending::Lending;
 use output::Output;
-use overload::{Overload, TurnFacts};
+use overload::{LevelChanges, Overload, TurnFacts};
 use parcels::Parcels;
 use recent::Recent;
 use replicas::Replicas;
@@ -343,6 +343,7 @@ impl<R: Ring> Shard<R> {
             waited_ns: clock.woke.ns_since(clock.entered),
             replies: hits + others + self.replied_late.len() as u64,
             rounds: 1 + (waiting / self.pumped.capacity()) as u64,
+            shortage: self.control.shortage(),
         });
     }
 
@@ -383,7 +384,10 @@ impl<R: Ring> Shard<R> {
         counters.turns = self.turns;
         counters.overload_level = self.overload.level() as u64;
         counters.overload_lag_ns = self.overload.lag_ns();
-        counters.overload_changes = self.overload.changes();
+        let LevelChanges { lag, busy, cpu, memory, calm } = self.overload.changes();
+        (counters.overload_raised_lag, counters.overload_raised_busy) = (lag, busy);
+        (counters.overload_raised_cpu, counters.overload_raised_memory) = (cpu, memory);
+        counters.overload_lowered = calm;
         counters.connections_open = u64::from(self.slots.used());
         counters.handles_active = self.submissions_in_flight;
         counters.ring_enters = ring.enters;

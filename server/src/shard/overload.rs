@@ -11,6 +11,10 @@
 //!                0.6        1.2         3.6      12              down: one a second, below this
 //! ```
 //!
+//! From a lag of 40 ms on it sheds whatever the target is. A shard that is busy for 85% of its time,
+//! or whose process is held back by its control group, is elevated at least; one whose process will
+//! soon have no memory is in an emergency, one level a look.
+//!
 //! A hit costs about what a refusal costs, so refusing hits helps nobody; a miss costs many times
 //! more. So a turn has a budget of misses: the target, divided by what a miss was seen to cost
 //! this shard; four times that below [`Level::Brownout`]. Those that are not admitted at once are
@@ -26,6 +30,7 @@
 use super::busy_cost::BusyCost;
 use super::flights::Waiter;
 use crate::limits::MISS_SIZE_MAX;
+use crate::mesh::Shortage;
 use shard_cache::hash::KeyHash;
 use shard_cache::time::Instant;
 use std::time::Duration;
@@ -42,6 +47,9 @@ const BUSY_PERCENT: u64 = 85;
 
 /// How many targets' time a shard may save up for misses.
 const CREDIT_TARGETS_MAX: u64 = 3;
+
+/// From this lag on a shard sheds, whatever the target is: the outermost guard.
+const LAG_MAX_NS: u64 = 40_000_000;
 
 /// How loaded a shard is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +71,15 @@ impl Level {
     /// All levels, from the calmest on.
     pub const ALL: [Self; 5] =
         [Self::Normal, Self::Elevated, Self::Brownout, Self::Shed, Self::Emergency];
+
+    /// The lowest level while the process is short of this.
+    const fn least(shortage: Shortage) -> Self {
+        match shortage {
+            Shortage::Nothing => Self::Normal,
+            Shortage::Cpu => Self::Elevated,
+            Shortage::Memory => Self::Emergency,
+        }
+    }
 
     /// The lag from which on a shard is at this level, in tenths of the target.
     const fn lag_tenths(self) -> u64 {
@@ -109,6 +126,21 @@ pub(super) struct TurnFacts {
     pub(super) replies: u64,
     /// Passes that it would take to come round to everybody who is ready; at least one.
     pub(super) rounds: u64,
+    /// What the process is short of.
+    pub(super) shortage: Shortage,
+}
+
+/// Why a level was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// Up: the lag was too long.
+    Lag,
+    /// Up: there was hardly any time left.
+    Busy,
+    /// Up: the process is short of CPU time, or of memory.
+    Short(Shortage),
+    /// Down.
+    Calm,
 }
 
 /// A miss that was put off to the end of its turn.
@@ -160,7 +192,8 @@ impl Looks {
 pub(super) struct Overload {
     target_ns: u64,
     level: Level,
-    changes: u64,
+    /// Changes of the level, by their reasons.
+    changes: LevelChanges,
     looked_at: Instant,
     seen: Looks,
     /// Lags of the last three looks.
@@ -191,7 +224,7 @@ impl Overload {
         Self {
             target_ns: u64::try_from(target.as_nanos()).expect("a configured duration is bounded"),
             level: Level::Normal,
-            changes: 0,
+            changes: LevelChanges::default(),
             looked_at: Instant::ZERO,
             seen: Looks::NOTHING,
             lags_ns: [0; 3],
@@ -225,7 +258,7 @@ impl Overload {
     }
 
     /// Changes of the level.
-    pub(super) const fn changes(&self) -> u64 {
+    pub(super) const fn changes(&self) -> LevelChanges {
         self.changes
     }
 
@@ -291,8 +324,9 @@ impl Overload {
     /// How long the misses of a turn may take without credit.
     fn budget_ns(&self) -> u64 {
         match self.level {
-            Level::Emergency => self.target_ns / 4,
-            Level::Normal | Level::Elevated | Level::Brownout | Level::Shed => self.target_ns,
+            Level::Emergency => self.target_ns.min(LAG_MAX_NS) / 4,
+            Level::Shed => self.target_ns.min(LAG_MAX_NS),
+            Level::Normal | Level::Elevated | Level::Brownout => self.target_ns,
         }
     }
 
@@ -320,7 +354,7 @@ impl Overload {
         let seen = std::mem::replace(&mut self.seen, Looks::NOTHING);
         self.lags_ns = [self.lags_ns[1], self.lags_ns[2], seen.lag_ns];
         self.busy_percents = [self.busy_percents[1], self.busy_percents[2], seen.busy_percent()];
-        self.set_level(turn.now, seen.is_refusing);
+        self.set_level(turn, seen.is_refusing);
     }
 
     /// A turn without misses says what a reply costs, and one with misses what those do; the middle
@@ -338,16 +372,14 @@ impl Overload {
     }
 
     /// Goes up by one a look, and down by one once a second has been calm.
-    fn set_level(&mut self, now: Instant, is_refusing: bool) {
-        let (lag_ns, busy) = (middle(self.lags_ns), middle(self.busy_percents));
-        let at_tenths = |tenths: u64| self.target_ns * tenths / 10;
-        let is_up =
-            lag_ns >= at_tenths(self.level.up().lag_tenths()) && self.level.up() != self.level;
-        if is_up || (self.level == Level::Normal && busy >= BUSY_PERCENT) {
-            self.change(self.level.up(), now);
+    fn set_level(&mut self, turn: &TurnFacts, is_refusing: bool) {
+        let (now, least) = (turn.now, Level::least(turn.shortage));
+        if let Some(reason) = self.why_up(turn.shortage) {
+            self.change(self.level.up(), reason, now);
             return;
         }
-        let is_low = lag_ns < at_tenths(self.level.lag_tenths() * 6 / 10);
+        let (lag_ns, busy) = (middle(self.lags_ns), middle(self.busy_percents));
+        let is_low = lag_ns < self.entry_ns(self.level) * 6 / 10 && self.level > least;
         let is_calm = match self.level {
             Level::Normal => false,
             Level::Elevated => is_low && busy < BUSY_PERCENT - 10,
@@ -358,14 +390,62 @@ impl Overload {
         if !is_calm {
             self.calm_since = now;
         } else if now >= self.calm_since + CALM {
-            self.change(self.level.down(), now);
+            self.change(self.level.down(), Reason::Calm, now);
         }
     }
 
-    const fn change(&mut self, level: Level, now: Instant) {
+    /// Why the level is to go up, if it is.
+    fn why_up(&self, shortage: Shortage) -> Option<Reason> {
+        if self.level == Level::Emergency {
+            None
+        } else if self.level < Level::least(shortage) {
+            Some(Reason::Short(shortage))
+        } else if middle(self.lags_ns) >= self.entry_ns(self.level.up()) {
+            Some(Reason::Lag)
+        } else {
+            let is_busy = middle(self.busy_percents) >= BUSY_PERCENT;
+            (self.level == Level::Normal && is_busy).then_some(Reason::Busy)
+        }
+    }
+
+    /// The lag from which on a shard is at a level, nanoseconds.
+    fn entry_ns(&self, level: Level) -> u64 {
+        let of_target_ns = self.target_ns * level.lag_tenths() / 10;
+        match level {
+            Level::Emergency => of_target_ns,
+            Level::Normal | Level::Elevated | Level::Brownout | Level::Shed => {
+                of_target_ns.min(LAG_MAX_NS)
+            }
+        }
+    }
+
+    const fn change(&mut self, level: Level, reason: Reason, now: Instant) {
         self.level = level;
         self.calm_since = now;
-        self.changes += 1;
+        self.changes.count(reason);
+    }
+}
+
+/// Changes of the level, by their reasons.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LevelChanges {
+    pub(super) lag: u64,
+    pub(super) busy: u64,
+    pub(super) cpu: u64,
+    pub(super) memory: u64,
+    pub(super) calm: u64,
+}
+
+impl LevelChanges {
+    const fn count(&mut self, reason: Reason) {
+        let count = match reason {
+            Reason::Lag => &mut self.lag,
+            Reason::Busy => &mut self.busy,
+            Reason::Short(Shortage::Cpu | Shortage::Nothing) => &mut self.cpu,
+            Reason::Short(Shortage::Memory) => &mut self.memory,
+            Reason::Calm => &mut self.calm,
+        };
+        *count += 1;
     }
 }
 
