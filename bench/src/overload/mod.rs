@@ -127,8 +127,8 @@ fn measure(args: &OverloadArgs, server: &Server) -> io::Result<Vec<Round>> {
     Ok(rounds)
 }
 
-/// Doubles the connections of a closed loop until that brings no more. Returns how many saturate the
-/// server, and what it serves then a second.
+/// Doubles the connections of a closed loop until that brings no more. Returns how many saturate
+/// the server, and what it serves then a second.
 fn saturate(args: &OverloadArgs, driver: &mut Driver<'_>) -> io::Result<(usize, f64)> {
     let mut drive = |connections| {
         let goodput = driver.drive(&Load { rate: None, connections })?.goodput;

@@ -98,8 +98,8 @@ fn row(
         format!("{median:.2}% ({low:.2} to {high:.2})")
     });
     println!(
-        "| {times} x, {:.0}/s | {:.0} | {:.1}% ({:.1} to {:.1}) | {:.2}, {:.2} | {:.2} | {broken} | \
-         {again} | {fairness:.1} | {} |",
+        "| {times} x, {:.0}/s | {:.0} | {:.1}% ({:.1} to {:.1}) | {:.2}, {:.2} | {:.2} | \
+         {broken} | {again} | {fairness:.1} | {} |",
         median(&|phase| phase.offered),
         median(&|phase| phase.goodput),
         percent(share.median),

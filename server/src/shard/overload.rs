@@ -11,9 +11,9 @@
 //!                0.6        1.2         3.6      12              down: one a second, below this
 //! ```
 //!
-//! From a lag of 40 ms on it sheds whatever the target is. A shard that is busy for 85% of its time,
-//! or whose process is held back by its control group, is elevated at least; one whose process will
-//! soon have no memory is in an emergency, one level a look.
+//! From a lag of 40 ms on it sheds whatever the target is. A shard that is busy for 85% of its
+//! time, or whose process is held back by its control group, is elevated at least; one whose
+//! process will soon have no memory is in an emergency, one level a look.
 //!
 //! A hit costs about what a refusal costs, so refusing hits helps nobody; a miss costs many times
 //! more. So a turn has a budget of misses: the target, divided by what a miss was seen to cost

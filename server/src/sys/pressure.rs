@@ -14,8 +14,8 @@ const CPU_PRESSURE: &str = "proc/pressure/cpu";
 /// What was read at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pressure {
-    /// What is used of the least memory that is allowed, percent; page cache, which the kernel takes
-    /// back, is not counted.
+    /// What is used of the least memory that is allowed, percent; page cache, which the kernel
+    /// takes back, is not counted.
     pub memory_percent: Option<u64>,
     /// How often the group was held back since it has used up its CPU time.
     pub throttled: Option<u64>,
