@@ -364,14 +364,15 @@ fn tell_levels(boards: &[Arc<Board>], told: &mut [Counters]) {
 
 /// The gravest reason for which a level rose meanwhile.
 fn why_raised(before: &Counters, now: &Counters) -> &'static str {
-    let reasons: [(fn(&Counters) -> u64, &str); 4] = [
-        (|counters| counters.overload_raised_memory, "short of memory"),
-        (|counters| counters.overload_raised_lag, "long turns"),
-        (|counters| counters.overload_raised_busy, "busy"),
-        (|counters| counters.overload_raised_cpu, "short of CPU time"),
-    ];
-    let found = reasons.iter().find(|(count, _)| count(now) > count(before));
-    found.map_or("", |(_, why)| why)
+    if now.overload_raised_memory > before.overload_raised_memory {
+        "short of memory"
+    } else if now.overload_raised_lag > before.overload_raised_lag {
+        "long turns"
+    } else if now.overload_raised_busy > before.overload_raised_busy {
+        "busy"
+    } else {
+        "short of CPU time"
+    }
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
