@@ -348,6 +348,8 @@ fn a_lag_of_40_ms_sheds_whatever_the_target_is() {
     assert_eq!(overload.level(), Level::Shed);
     let counts = LevelChanges { lag: 3, ..LevelChanges::default() };
     assert_eq!(overload.changes(), counts);
+    turns(&mut overload, &mut now_ns, 40, (1, 20), Shortage::Nothing);
+    assert_eq!(overload.level(), Level::Shed, "it has been calm for less than a second");
     turns(&mut overload, &mut now_ns, 500, (1, 20), Shortage::Nothing);
     assert_eq!(overload.level(), Level::Normal);
     assert_eq!(overload.changes(), LevelChanges { calm: 3, ..counts });
