@@ -17,7 +17,7 @@ PAIRS = 15
 
 .DEFAULT_GOAL := help
 .PHONY: help host run test test-peers check sim history wire fuzz mutants bench-floor bench-quick bench-snapshot
-.PHONY: bench-origins second-opinion instructions hitratio speed speed-instructions mesh copies clean
+.PHONY: bench-origins bench-overload second-opinion instructions hitratio speed speed-instructions mesh copies clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,7 @@ check: host ## Check format, lints and the house rules; dependencies too, where 
 		{ echo "Missing: rustup component add clippy rustfmt" >&2; exit 1; }
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p pelton --features busy-cost -- -D warnings
 	cargo test -p pelton-tests --test tidy
 	@if cargo deny --version 2>/dev/null; then cargo deny check; \
 		else echo "skipped: cargo deny check (cargo-deny is not installed)"; fi
@@ -122,6 +123,11 @@ bench-snapshot: host ## Compare a server that writes or reads snapshots with one
 	@echo "== while one is read" && $(PAUSED) --keys $(SNAPSHOTS)/some.jsonl --candidate \
 		'$(WITH) --set snapshot.rate=1MiB' || test $$? = 3
 	@bench/warm-restart
+
+# Some 15 minutes. The servers have one CPU, their origin and the generator another one.
+bench-overload: ## Offer up to ten times what a server can do, to us, Fastify, NGINX. RUNS= ONLY=
+	@.ci/host --install node=nodejs npm nginx=nginx-light setpriv=util-linux
+	@bench/overload
 
 # Node from version 20 on: that of Debian 13.
 bench-origins: ## Measure misses through Redis beside Fastify with ioredis and NGINX with Lua. ROUNDS=

@@ -7,32 +7,23 @@
 //! twin - baseline. Nothing is said where the noise is too loud. What servers do on their own
 //! account, a snapshot say, meets only their own windows where those without one are paused.
 
-#![expect(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "waits for servers to come up, and prints what it measures as it goes"
-)]
+#![expect(clippy::print_stdout, reason = "prints what it measures as it goes")]
 
-use crate::address::Address;
 use crate::load::{BUFFERS, Outcome, Plan, Stream, Until, Wire, Worker};
 use crate::procfs::{self, Steal, Usage};
 use crate::report::BUSY_MAX;
 use crate::ring::Ring;
+use crate::server::Server;
 use crate::statistics::Estimate;
 use crate::traffic::{Distribution, Keys, Recipe, Records, Requests, Verify};
 use crate::{CompareArgs, pin};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
-/// Tries to connect to a new server, [`TRY_EVERY`] apart: 30 s in all.
-const TRIES_MAX: u32 = 300;
 /// How long the last requests of a window may take.
 const GRACE: Duration = Duration::from_secs(2);
-const TRY_EVERY: Duration = Duration::from_millis(100);
 
 /// Share of the offered rate that a server must answer for its window to count.
 const ANSWERED_MIN: f64 = 0.98;
@@ -63,8 +54,8 @@ pub(crate) fn run(args: &CompareArgs) -> io::Result<ExitCode> {
     });
     pin(args.load_cpu)?;
     let [baseline, candidate, twin] = servers;
-    let servers = [baseline?, candidate?, twin?];
-    for server in &servers {
+    let mut servers = [baseline?, candidate?, twin?];
+    for server in &mut servers {
         server.wait_until_up()?;
     }
     let mut ring = Ring::new(BUFFERS)?;
@@ -83,49 +74,6 @@ pub(crate) fn run(args: &CompareArgs) -> io::Result<ExitCode> {
     );
     let rounds = measure(&mut ring, args, &servers, &requests)?;
     Ok(report(args, &rounds))
-}
-
-/// A server under test, ended when dropped.
-struct Server {
-    child: Child,
-    address: &'static Address,
-    name: &'static str,
-}
-
-impl Server {
-    fn start(command: &str, port: u16, name: &'static str) -> io::Result<Self> {
-        let command = command.replace("{port}", &port.to_string());
-        let child = Command::new("sh")
-            .args(["-c", &format!("exec {command}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()?;
-        let address = Address::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        Ok(Self { child, address: Box::leak(Box::new(address)), name })
-    }
-
-    fn wait_until_up(&self) -> io::Result<()> {
-        for _ in 0..TRIES_MAX {
-            if self.address.probe(TRY_EVERY).is_ok() {
-                return Ok(());
-            }
-            std::thread::sleep(TRY_EVERY);
-        }
-        Err(io::Error::other(format!("the {} does not listen on {}", self.name, self.address)))
-    }
-
-    fn signal(&self, signal: Signal) -> io::Result<()> {
-        let id = i32::try_from(self.child.id()).expect("a process id is positive");
-        Ok(kill(Pid::from_raw(id), signal)?)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
 }
 
 /// Asks a server once for every key, so that what is measured is warm, and the candidate right.
@@ -197,6 +145,7 @@ fn drive(
         until,
         warm_up: Duration::ZERO,
         timeout: GRACE,
+        deadline: GRACE,
         spin: false,
     };
     let outcome = Worker::new(Wire::new(ring, server.address), &plan, 0).run()?;
@@ -279,9 +228,9 @@ fn window(
         server.signal(Signal::SIGCONT)?;
     }
     let steal = Steal::now()?;
-    let before = Usage::of_process(server.child.id(), &args.thread)?;
+    let before = Usage::of_process(server.id(), &args.thread)?;
     let outcome = drive(ring, server, requests, args, Drive::Window(first_request))?;
-    let used = Usage::of_process(server.child.id(), &args.thread)?.since(before);
+    let used = Usage::of_process(server.id(), &args.thread)?.since(before);
     if args.pause {
         server.signal(Signal::SIGSTOP)?;
     }

@@ -47,6 +47,9 @@ pub(crate) struct LoadArgs {
     #[arg(short = 'T', long, value_name = "TIME", default_value = "2s",
           value_parser = parse_duration)]
     timeout: Duration,
+    /// Count those that are served within this time [default: that of --timeout].
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    deadline: Option<Duration>,
     /// Leave out the latencies of so long at the start [default: 10s, or half of a shorter run].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     warmup: Option<Duration>,
@@ -208,6 +211,7 @@ pub(crate) fn run(args: &LoadArgs) -> io::Result<ExitCode> {
         until: Until::Elapsed(args.duration),
         warm_up: args.warmup.unwrap_or_else(|| WARM_UP.min(args.duration / 2)),
         timeout: args.timeout,
+        deadline: args.deadline.unwrap_or(args.timeout),
         spin: args.spin,
     };
     let outcome = load::run(&plan)?;

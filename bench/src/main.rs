@@ -12,11 +12,14 @@ mod generate;
 mod hitratio;
 mod load;
 mod mesh;
+mod overload;
+mod pool;
 mod procfs;
 mod replay;
 mod report;
 #[allow(unsafe_code, reason = "shares memory with the kernel")]
 mod ring;
+mod server;
 mod speed;
 mod statistics;
 mod traffic;
@@ -27,13 +30,15 @@ use crate::copies::CopiesArgs;
 use crate::generate::LoadArgs;
 use crate::hitratio::HitratioArgs;
 use crate::mesh::MeshArgs;
-use crate::report::{parse_count, parse_metric};
+use crate::overload::OverloadArgs;
+use crate::report::{parse_count, parse_duration, parse_metric};
 use crate::speed::SpeedArgs;
 use crate::traffic::Records;
 use clap::{Args, Parser, Subcommand};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Measures servers by the CPU time of a request.
 #[derive(Parser)]
@@ -50,6 +55,10 @@ enum Command {
     /// Send requests at a constant rate, or in a closed loop, and report rate and latency: flags
     /// and output of wrk2, and some more.
     Load(Box<LoadArgs>),
+    /// Answer every request after a while, a few at a time: an origin that can be overloaded.
+    Pool(PoolArgs),
+    /// Offer a server many times what it can do, and report what it serves of it.
+    Overload(OverloadArgs),
     /// Write made-up records, {"key":..,"value":..} a line, to standard output.
     Data(DataArgs),
     /// Compare the CPU time a request of two servers at one rate.
@@ -83,6 +92,19 @@ struct FloorArgs {
     /// The CPU to run on.
     #[arg(long)]
     cpu: Option<usize>,
+}
+
+#[derive(Args)]
+struct PoolArgs {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:8082")]
+    listen: Address,
+    /// Requests that are worked on at a time; others wait in line.
+    #[arg(long, default_value_t = 4)]
+    workers: usize,
+    /// How long each takes.
+    #[arg(long, default_value = "2ms", value_parser = parse_duration)]
+    service: Duration,
 }
 
 #[derive(Args)]
@@ -163,6 +185,10 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Floor(args) => serve_floor(&args).map(|()| ExitCode::SUCCESS),
         Command::Load(args) => generate::run(&args),
+        Command::Pool(args) => {
+            pool::serve(&args.listen, args.workers, args.service).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Overload(args) => overload::run(&args),
         Command::Data(args) => write_data(&args).map(|()| ExitCode::SUCCESS),
         Command::Compare(args) => compare::run(&args),
         Command::Replay(args) => replay_hits(&args),

@@ -142,7 +142,11 @@ counters! {
     fetches_early, Counter, "pelton_origin_fetches_early", "", "Fetches of values that were asked for often, before they were stale.";
     fetches_shed, Counter, "pelton_overload_fetches_refused", "", "Misses that were not fetched, since the shard had more to do than it could.";
     overload_level, Gauge, "pelton_overload_level", "", "0: normal. 1: elevated. 2: brownout. 3: shed. 4: emergency.";
-    overload_changes, Counter, "pelton_overload_level_changes", "", "Changes of the level.";
+    overload_raised_lag, Counter, "pelton_overload_level_changes", r#"reason="lag""#, "Times the level rose since turns took too long.";
+    overload_raised_busy, Counter, "pelton_overload_level_changes", r#"reason="busy""#, "Times the level rose since the shard was busy for 85% of its time.";
+    overload_raised_cpu, Counter, "pelton_overload_level_changes", r#"reason="cpu""#, "Times the level rose since the control group or the host was short of CPU time.";
+    overload_raised_memory, Counter, "pelton_overload_level_changes", r#"reason="memory""#, "Times the level rose since the control group was short of memory.";
+    overload_lowered, Counter, "pelton_overload_level_changes", r#"reason="calm""#, "Times the level fell.";
     overload_lag_ns, Gauge, "pelton_overload_lag_nanoseconds", "", "The lag of the loop that decides on the level.";
     fetches_void, Counter, "pelton_origin_fetches_void", "", "Fetches whose key was purged meanwhile: what they bring is not kept.";
     fetches_unchanged, Counter, "pelton_origin_fetches_unchanged", "", "Fetches to which the origin said that the value in memory is still the one: it is as good as new.";

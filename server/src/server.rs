@@ -10,6 +10,7 @@
 
 mod parts;
 mod ports;
+mod shortage;
 mod threads;
 
 pub use ports::Ports;
@@ -81,6 +82,11 @@ impl Server {
     /// # Errors
     /// What keeps it from starting, with what to do about it.
     pub fn start(config: &Config, make_origin: MakeOrigin) -> Result<Self, StartError> {
+        #[cfg(feature = "busy-cost")]
+        tracing::warn!(
+            "THIS BUILD IS FOR TESTS OF OVERLOAD: it spins for each hit and each miss. Build it \
+             without the feature busy-cost to serve"
+        );
         let Granted { cores, limits, bill } = host::grant(config)?;
         let ports = Ports::new(config, limits.shards)?;
         let Listening { ports, sockets, files } = ports.listen(&cores)?;

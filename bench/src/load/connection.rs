@@ -42,6 +42,8 @@ pub(super) struct Connection {
     pub(super) portion: Range<usize>,
     pub(super) batch: Option<Batch>,
     pub(super) batches_started: u64,
+    /// Replies with a status below 300 to batches that were due after the warm-up.
+    pub(super) served: u64,
     /// The newest versions seen of the keys that the batch asks for, when it was sent.
     pub(super) versions: Vec<u64>,
     /// When the batch before was answered, or the phase changed.
@@ -62,6 +64,7 @@ impl Connection {
             portion: 0..0,
             batch: None,
             batches_started: 0,
+            served: 0,
             versions: Vec::new(),
             since: now,
             unsent: &[],

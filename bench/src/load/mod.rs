@@ -45,6 +45,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) warm_up: Duration,
     /// A request that is not answered for so long is counted; the run waits so long at its end.
     pub(crate) timeout: Duration,
+    /// Replies that take longer do not count as in time.
+    pub(crate) deadline: Duration,
     /// Never sleep shortly before a batch is due.
     pub(crate) spin: bool,
 }

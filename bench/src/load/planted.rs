@@ -204,6 +204,7 @@ impl Case {
             until: Until::Elapsed(self.duration),
             warm_up: Duration::ZERO,
             timeout: self.timeout,
+            deadline: self.timeout,
             spin: false,
         };
         Worker::new(Planted::new(Box::new(behaviour)), &plan, 0).run().unwrap()

@@ -41,6 +41,14 @@ pub(crate) struct Tally {
     pub(crate) latency: Histogram<u64>,
     /// Microseconds from the actual start to the reply.
     pub(crate) uncorrected: Histogram<u64>,
+    /// As `latency`, of replies with a status below 300 alone.
+    pub(crate) served: Histogram<u64>,
+    /// As `latency`, of replies with a status above 399 alone.
+    pub(crate) shed: Histogram<u64>,
+    /// Of those with a status below 300, how many came within the deadline.
+    pub(crate) in_time: u64,
+    /// Of those with a status below 300, how many came on each connection.
+    pub(crate) per_connection: Vec<u64>,
     /// As `latency`, of the warm-up.
     pub(crate) warm: Histogram<u64>,
     /// Microseconds by which this generator itself, not the server, was late to start a batch.
@@ -58,6 +66,10 @@ impl Tally {
             connects: 0,
             latency: histogram(),
             uncorrected: histogram(),
+            served: histogram(),
+            shed: histogram(),
+            in_time: 0,
+            per_connection: Vec::new(),
             warm: histogram(),
             lateness: histogram(),
             errors: Errors::default(),
@@ -76,11 +88,15 @@ impl Tally {
         for (own, other) in [
             (&mut self.latency, &other.latency),
             (&mut self.uncorrected, &other.uncorrected),
+            (&mut self.served, &other.served),
+            (&mut self.shed, &other.shed),
             (&mut self.warm, &other.warm),
             (&mut self.lateness, &other.lateness),
         ] {
             own.add(other).expect("all have the same bounds");
         }
+        self.in_time += other.in_time;
+        self.per_connection.extend(&other.per_connection);
         self.errors.add(&other.errors);
     }
 
@@ -94,6 +110,28 @@ impl Tally {
         } else {
             self.errors.status += 1;
             self.errors.note(|| format!("status {status} for a request of kind {}", kind.name()));
+        }
+    }
+}
+
+/// When a request was due and sent, and how it ended, after the warm-up.
+pub(super) struct Latencies {
+    pub(super) latency: Duration,
+    pub(super) uncorrected: Duration,
+    pub(super) status: u16,
+    pub(super) deadline: Duration,
+}
+
+impl Tally {
+    pub(super) fn record(&mut self, reply: &Latencies) {
+        let Latencies { latency, uncorrected, status, deadline } = *reply;
+        record(&mut self.latency, latency);
+        record(&mut self.uncorrected, uncorrected);
+        if status < 300 {
+            record(&mut self.served, latency);
+            self.in_time += u64::from(latency <= deadline);
+        } else if status > 399 {
+            record(&mut self.shed, latency);
         }
     }
 }
@@ -164,6 +202,18 @@ impl Errors {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_served_counts_as_in_time_and_what_is_refused_never_does() {
+        let mut tally = Tally::new();
+        for (ms, status) in [(100, 200), (101, 200), (1, 503), (1, 304)] {
+            let latency = Duration::from_millis(ms);
+            let deadline = Duration::from_millis(100);
+            tally.record(&Latencies { latency, uncorrected: latency, status, deadline });
+        }
+        assert_eq!((tally.in_time, tally.served.len(), tally.shed.len()), (1, 2, 1));
+        assert_eq!(tally.latency.len(), 4);
+    }
 
     #[test]
     fn tallies_add_up() {

@@ -79,6 +79,7 @@ fn drive(
         until,
         warm_up: Duration::ZERO,
         timeout: Duration::from_secs(10),
+        deadline: Duration::from_secs(10),
         spin: false,
     };
     run(&plan).unwrap()

@@ -9,7 +9,7 @@
 use super::connection::{Batch, Connection, Phase};
 use super::link::Link;
 use super::schedule::{Connections, Schedule};
-use super::tally::{Failure, Tally, histogram, record};
+use super::tally::{Failure, Latencies, Tally, histogram, record};
 use super::{Outcome, Plan, Stream, Thread, Until};
 use crate::procfs::Usage;
 use crate::ring::{Buffer, Completion, Event, Kind};
@@ -54,6 +54,7 @@ struct Lane<'a> {
     /// The next portion of the sequence.
     cursor: usize,
     warm_until: Instant,
+    deadline: Duration,
     verifier: Option<Verifier<'a>>,
     tally: Tally,
 }
@@ -133,8 +134,9 @@ impl<'a, L: Link> Worker<'a, L> {
         }
         for lane in &mut self.lanes {
             let (first, count) = lane.connections;
-            let started: u64 =
-                self.connections[first..first + count].iter().map(|c| c.batches_started).sum();
+            let connections = &self.connections[first..first + count];
+            lane.tally.per_connection = connections.iter().map(|c| c.served).collect();
+            let started: u64 = connections.iter().map(|c| c.batches_started).sum();
             let unsent = lane.schedule.released().saturating_sub(started);
             lane.tally.errors.unsent = unsent * lane.stream.pipeline as u64;
         }
@@ -508,6 +510,7 @@ impl<'a> Lane<'a> {
             connections: (first, share.here()),
             cursor,
             warm_until: start + plan.warm_up,
+            deadline: plan.deadline,
             verifier: stream.verify.map(|(verify, records)| Verifier::new(verify, records)),
             tally: Tally::new(),
         }
@@ -537,8 +540,13 @@ impl<'a> Lane<'a> {
         tally.count_reply(asked.kind, reply.status);
         let latency = now.saturating_duration_since(batch.due);
         if batch.due >= self.warm_until {
-            record(&mut tally.latency, latency);
-            record(&mut tally.uncorrected, now.saturating_duration_since(batch.started));
+            connection.served += u64::from(reply.status < 300);
+            tally.record(&Latencies {
+                latency,
+                uncorrected: now.saturating_duration_since(batch.started),
+                status: reply.status,
+                deadline: self.deadline,
+            });
         } else {
             record(&mut tally.warm, latency);
         }

@@ -68,6 +68,13 @@ fn result(tally: &Tally, elapsed_s: f64) -> Value {
         "kinds": Value::Object(kinds.into_iter().collect()),
         "latency_us": distribution(&tally.latency),
         "uncorrected_latency_us": distribution(&tally.uncorrected),
+        "served_latency_us": distribution(&tally.served),
+        "shed_latency_us": distribution(&tally.shed),
+        "served_in_time": tally.in_time,
+        "served_by_connection": {
+            "min": tally.per_connection.iter().min(),
+            "max": tally.per_connection.iter().max(),
+        },
         "errors": {
             "status": errors.status,
             "body": errors.body,

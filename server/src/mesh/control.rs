@@ -1,7 +1,7 @@
 //! What the main thread tells all shards, looked at once a turn, and what they tell each other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 /// Shared by the main thread and all shards.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,20 @@ struct Words {
     drained: AtomicU16,
     saving: AtomicBool,
     purges: AtomicU64,
+    shortage: AtomicU8,
+}
+
+/// What the host or the control group is short of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Shortage {
+    /// Nothing that is known.
+    #[default]
+    Nothing,
+    /// CPU time.
+    Cpu,
+    /// Memory, of which more would end the process.
+    Memory,
 }
 
 impl Control {
@@ -42,6 +56,21 @@ impl Control {
     /// A last snapshot begins or has ended.
     pub fn set_saving(&self, is_saving: bool) {
         self.0.saving.store(is_saving, Ordering::Release);
+    }
+
+    /// What the process is short of, from now on.
+    pub fn set_shortage(&self, shortage: Shortage) {
+        self.0.shortage.store(shortage as u8, Ordering::Relaxed);
+    }
+
+    /// What the process is short of.
+    #[must_use]
+    pub fn shortage(&self) -> Shortage {
+        match self.0.shortage.load(Ordering::Relaxed) {
+            0 => Shortage::Nothing,
+            1 => Shortage::Cpu,
+            _ => Shortage::Memory,
+        }
     }
 
     /// A purge begins; that is noted before any shard hears of it.

@@ -36,7 +36,7 @@ mod upload;
 
 pub use addresses::{AddressPlace, Addresses};
 pub use boxes::{Giver, Taker, boxes};
-pub use control::Control;
+pub use control::{Control, Shortage};
 pub use explain::{
     EXPLANATIONS_MAX, EntryFacts, ExplainRequest, Explained, Explanation, FetchAnswer, FetchFacts,
     FlightFacts, Left, State, Taken, ValueFacts, Why,

@@ -7,6 +7,7 @@
 use super::MakeOrigin;
 use super::parts::{PlaneParts, ShardParts};
 use super::ports::Sockets;
+use super::shortage::ShortageWatch;
 use crate::admin::{self, Admin, Published, Purger};
 use crate::config::Config;
 use crate::error::StartError;
@@ -19,12 +20,14 @@ use crate::ring::kernel::DisabledRing;
 use crate::shard::{Flow, Level, Shard};
 use crate::storage::{self, Folder, Storage};
 use crate::sys::memory::Populate;
+use crate::sys::pressure::Gauges;
 use crate::sys::{alloc, cpu};
 use crate::token::Token;
 use shard_cache::SEGMENT_SIZE;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
@@ -317,10 +320,12 @@ pub(super) fn run_storage(
 pub(super) fn run_watchdog(boards: Vec<Arc<Board>>, control: Control) -> Result<(), StartError> {
     spawn("watchdog".into(), move || {
         let mut seen: Vec<(u64, u32)> = boards.iter().map(|board| (board.turns(), 0)).collect();
-        let mut levels = vec![0; boards.len()];
+        let mut told = vec![Counters::default(); boards.len()];
+        let mut watch = ShortageWatch::new(Gauges::find(Path::new("/")));
         while !control.is_draining() {
             std::thread::sleep(WATCH_EVERY);
-            tell_levels(&boards, &mut levels);
+            control.set_shortage(watch.look());
+            tell_levels(&boards, &mut told);
             for (shard, (board, (turns, looks))) in boards.iter().zip(&mut seen).enumerate() {
                 let now = board.turns();
                 *looks = if now == *turns { *looks + 1 } else { 0 };
@@ -336,18 +341,32 @@ pub(super) fn run_watchdog(boards: Vec<Arc<Board>>, control: Control) -> Result<
 }
 
 /// Tells of shards that are more loaded, or less, than when they were last looked at.
-fn tell_levels(boards: &[Arc<Board>], levels: &mut [u64]) {
-    for (shard, (board, level)) in boards.iter().zip(levels).enumerate() {
-        let Counters { overload_level: now, overload_lag_ns: lag_ns, .. } = board.read();
-        let before = std::mem::replace(level, now);
-        let is_now = |level: &&Level| **level as u64 == now;
+fn tell_levels(boards: &[Arc<Board>], told: &mut [Counters]) {
+    for (shard, (board, told)) in boards.iter().zip(told).enumerate() {
+        let now = board.read();
+        let before = std::mem::replace(told, now);
+        let is_now = |level: &&Level| **level as u64 == now.overload_level;
         let name = Level::ALL.iter().find(is_now).map_or("", |level| level.name());
-        let lag_us = lag_ns / 1_000;
-        if now > before {
-            tracing::warn!("overload: shard {shard} is {name}, with a lag of {lag_us} us");
-        } else if now < before {
+        let lag_us = now.overload_lag_ns / 1_000;
+        if now.overload_level > before.overload_level {
+            let why = why_raised(&before, &now);
+            tracing::warn!("overload: shard {shard} is {name} ({why}), with a lag of {lag_us} us");
+        } else if now.overload_level < before.overload_level {
             tracing::info!("overload: shard {shard} is {name} again, with a lag of {lag_us} us");
         }
+    }
+}
+
+/// The gravest reason for which a level rose meanwhile.
+fn why_raised(before: &Counters, now: &Counters) -> &'static str {
+    if now.overload_raised_memory > before.overload_raised_memory {
+        "short of memory"
+    } else if now.overload_raised_lag > before.overload_raised_lag {
+        "long turns"
+    } else if now.overload_raised_busy > before.overload_raised_busy {
+        "busy"
+    } else {
+        "short of CPU time"
     }
 }
 

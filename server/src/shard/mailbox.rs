@@ -449,6 +449,8 @@ impl<R: Ring> Shard<R> {
     /// Asks the origin for the key of a flight that was begun just now. What it brings is of this
     /// group of entries, or of that of the entry that it replaces.
     pub(super) fn order(&mut self, id: FlightId, group: Option<u8>) {
+        #[cfg(feature = "busy-cost")]
+        self.overload.busy_cost.spend_on_miss();
         let (hash, key) = self.flights.key(id);
         let key = key.clone();
         let group = group.unwrap_or_else(|| self.group_of(hash, key.as_bytes()));

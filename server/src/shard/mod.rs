@@ -18,6 +18,8 @@
 
 mod accepts;
 mod batches;
+#[cfg(feature = "busy-cost")]
+mod busy_cost;
 mod census;
 mod changes;
 mod content_types;
@@ -73,7 +75,7 @@ use flights::Flights;
 use input::Input;
 use lending::Lending;
 use output::Output;
-use overload::{Overload, TurnFacts};
+use overload::{LevelChanges, Overload, TurnFacts};
 use parcels::Parcels;
 use recent::Recent;
 use replicas::Replicas;
@@ -318,6 +320,7 @@ impl<R: Ring> Shard<R> {
             waited_ns: clock.woke.ns_since(clock.entered),
             replies: hits + others + self.replied_late.len() as u64,
             rounds: 1 + (waiting / self.pumped.capacity()) as u64,
+            shortage: self.control.shortage(),
         });
     }
 
@@ -358,8 +361,11 @@ impl<R: Ring> Shard<R> {
         counters.turns = self.turns;
         counters.overload_level = self.overload.level() as u64;
         counters.overload_lag_ns = self.overload.lag_ns();
-        counters.overload_changes = self.overload.changes();
         counters.accepts_paused = u64::from(self.accepts.paused);
+        let LevelChanges { lag, busy, cpu, memory, calm } = self.overload.changes();
+        (counters.overload_raised_lag, counters.overload_raised_busy) = (lag, busy);
+        (counters.overload_raised_cpu, counters.overload_raised_memory) = (cpu, memory);
+        counters.overload_lowered = calm;
         counters.connections_open = u64::from(self.slots.used());
         counters.handles_active = self.submissions_in_flight;
         counters.ring_enters = ring.enters;

@@ -163,6 +163,8 @@ impl<R: Ring> Shard<R> {
     }
 
     fn reply_hit(&mut self, slot: u32, ask: Ask, entry: EntryRef) {
+        #[cfg(feature = "busy-cost")]
+        self.overload.busy_cost.spend_on_hit();
         if self.can_write(slot, self.cache.entry(entry).value().len()) {
             self.write_entry(slot, ask, entry, Source::Hit);
             self.replied.hits += 1;

@@ -54,6 +54,16 @@ pub fn allowance(root: &Path) -> Allowance {
     allowance
 }
 
+/// The folders of version 2 of the group of this process, and of those above it.
+pub(super) fn folders_v2(root: &Path) -> Vec<PathBuf> {
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    let all = own
+        .into_iter()
+        .flat_map(|group| V2_MOUNTS.iter().flat_map(move |mount| folders(root, mount, group)));
+    all.collect()
+}
+
 /// The folder of `group` under `mount`, and those above it. In a container the group's path may
 /// not be visible; the mount itself is the group then.
 fn folders(root: &Path, mount: &str, group: &str) -> Vec<PathBuf> {
@@ -86,7 +96,7 @@ const fn milli(quota_us: u64, period_us: u64) -> Option<u64> {
 }
 
 /// The number in a file; `max`, -1 and a missing file are none.
-fn number(file: &Path) -> Option<u64> {
+pub(super) fn number(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 

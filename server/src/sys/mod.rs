@@ -18,6 +18,7 @@ pub mod eventfd;
 pub mod interfaces;
 #[allow(unsafe_code, reason = "mmap(2) and madvise(2)")]
 pub mod memory;
+pub mod pressure;
 pub mod queues;
 #[allow(unsafe_code, reason = "getrlimit(2) and setrlimit(2)")]
 pub mod rlimit;

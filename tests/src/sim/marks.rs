@@ -69,7 +69,10 @@ marks! {
     LeftBeforeAnswer, "A client left that had sent a whole write and knew nothing of it.";
     LeftWithinBody, "A client left in the middle of the body of a write.";
     LevelBrownout, "A shard had so much to do that misses had a small budget.";
-    LevelDown, "A shard had less to do than it had been thought to have.";
+    LevelDownToBrownout, "A shard that shed had less to do for a second.";
+    LevelDownToElevated, "A shard in a brownout had refused nothing for a second.";
+    LevelDownToNormal, "A shard did everything again.";
+    LevelDownToShed, "A shard in an emergency had less to do for a second.";
     LevelElevated, "A shard had so much to do that it did nothing early.";
     LevelEmergency, "A shard had so much to do that misses had a tiny budget.";
     LevelShed, "A shard had so much to do that nothing stale was fetched anew.";

@@ -15,13 +15,14 @@ use super::swarm::Options;
 use super::trace::Who;
 use crate::model::{Ages, Model};
 use crate::prng::Prng;
-use pelton::mesh::{Control, Lifetime, Owners};
+use pelton::mesh::{Control, Lifetime, Owners, Shortage};
 use pelton::metrics::Counters;
 use pelton::shard::{Flow, Level, PAUSE_MAX};
 use shard_cache::hash::KeyHasher;
 use shard_cache::time::Instant;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 /// Everything must be at rest this many ticks after the storm. Where a few tiny buffers are held by
 /// heads that cannot be joined, only timeouts of 30 s free them, for some clients after the other,
@@ -237,6 +238,15 @@ impl World {
         if cast.prng.chance(options.explained) {
             cast.origin.explain(host, &cast.model);
         }
+        // Where misses may be refused anyway.
+        let settings = &options.settings;
+        if settings.lag_target < Duration::from_secs(1) && settings.hash_key[1].is_multiple_of(8) {
+            self.control.set_shortage(match host.now().ns() / 100_000_000 % 32 {
+                3 => Shortage::Cpu,
+                9 => Shortage::Memory,
+                _ => Shortage::Nothing,
+            });
+        }
     }
 
     fn add_client(&self, make: impl FnOnce(u32, Prng, &Options, Instant) -> Client) {
@@ -250,6 +260,7 @@ impl World {
         let host = &mut *self.host.borrow_mut();
         let cast = &mut *self.cast.borrow_mut();
         host.faults = Faults::NONE;
+        self.control.set_shortage(Shortage::Nothing);
         cast.origin.faults = OriginFaults::NONE;
         cast.keeper.iter().for_each(Keeper::rest);
         for index in (0..cast.clients.len()).rev() {
@@ -389,13 +400,17 @@ impl World {
         let marks = &mut host.marks;
         marks.hit_if(is_outside, Mark::AcceptAwaited);
         marks.hit_if(census.is_upload_wanted, Mark::UploadAwaited);
-        marks.hit_if(shard.level() < level, Mark::LevelDown);
-        match shard.level() {
-            to if to <= level => {}
-            Level::Normal => unreachable!("nothing goes up to it"),
-            Level::Elevated => marks.hit(Mark::LevelElevated),
-            Level::Brownout => marks.hit(Mark::LevelBrownout),
-            Level::Shed => marks.hit(Mark::LevelShed),
+        let to = shard.level();
+        let is_up = to > level;
+        match to {
+            _ if to == level => {}
+            Level::Normal => marks.hit(Mark::LevelDownToNormal),
+            Level::Elevated if is_up => marks.hit(Mark::LevelElevated),
+            Level::Elevated => marks.hit(Mark::LevelDownToElevated),
+            Level::Brownout if is_up => marks.hit(Mark::LevelBrownout),
+            Level::Brownout => marks.hit(Mark::LevelDownToBrownout),
+            Level::Shed if is_up => marks.hit(Mark::LevelShed),
+            Level::Shed => marks.hit(Mark::LevelDownToShed),
             Level::Emergency => marks.hit(Mark::LevelEmergency),
         }
     }

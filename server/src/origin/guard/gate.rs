@@ -1,9 +1,10 @@
-//! Who may send now, and who waits: in order, and not for long.
+//! Who may send now, and who waits, and not for long.
 //!
 //! After "controlled delay" (CoDel): a queue that empties now and then only smooths a burst, and
-//! who is in it may wait a tenth of a second. In one that has not been empty for as long, everybody
-//! waits too long to be of use: who has waited for more than 5 ms is refused, until those who are
-//! left are served in time.
+//! who is in it may wait a tenth of a second. In one that has not been empty for as long everybody
+//! would wait too long to be of use. It *stands*, until there is room and nobody waits: who has
+//! waited for more than 5 ms is refused, and of the others the last comes first, so that those who
+//! are served are served soon.
 //!
 //! Invariant: nobody waits while there is room; each who entered leaves once.
 #![expect(clippy::disallowed_types, reason = "one thread: its requests share a gate")]
@@ -32,8 +33,9 @@ struct Inner {
     in_flight: u32,
     waiting: VecDeque<Waiting>,
     queue_max: usize,
-    /// When the queue was empty last.
+    /// When the queue was empty last, before it stood.
     emptied: Instant,
+    is_standing: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl Gate {
             waiting: VecDeque::new(),
             queue_max: queue_max as usize,
             emptied: Instant::now(),
+            is_standing: false,
         };
         Self { inner: RefCell::new(inner) }
     }
@@ -70,9 +73,7 @@ impl Gate {
     pub(super) async fn enter(&self) -> Result<(), Refused> {
         let entered = {
             let mut inner = self.inner.borrow_mut();
-            if inner.waiting.is_empty() {
-                inner.emptied = Instant::now();
-            }
+            inner.look(Instant::now());
             if inner.waiting.is_empty() && inner.in_flight < inner.limit {
                 inner.in_flight += 1;
                 return Ok(());
@@ -80,6 +81,9 @@ impl Gate {
             // Those who have given up make room.
             if inner.waiting.len() >= inner.queue_max {
                 inner.waiting.retain(|waiting| !waiting.enter.is_closed());
+            }
+            if inner.waiting.len() >= inner.queue_max && inner.is_standing {
+                inner.waiting.pop_front();
             }
             if inner.waiting.len() >= inner.queue_max {
                 return Err(Refused);
@@ -99,6 +103,11 @@ impl Gate {
         inner.let_in();
     }
 
+    /// Whether some have always been waiting of late.
+    pub(super) fn is_standing(&self) -> bool {
+        self.inner.borrow().is_standing
+    }
+
     /// Refuses all who wait.
     pub(super) fn refuse_all(&self) {
         self.inner.borrow_mut().waiting.clear();
@@ -106,21 +115,35 @@ impl Gate {
 }
 
 impl Inner {
-    fn let_in(&mut self) {
-        let now = Instant::now();
-        let is_standing = now - self.emptied > INTERVAL;
-        let patience = if is_standing { TARGET } else { INTERVAL };
-        while self.in_flight < self.limit
-            && let Some(Waiting { since, enter }) = self.waiting.pop_front()
-        {
-            // Who is not let in is refused, since his sender is dropped.
-            if now - since <= patience && enter.send(()).is_ok() {
-                self.in_flight += 1;
-            }
-        }
-        if self.waiting.is_empty() {
+    /// Whether the queue stands, from `now` on.
+    fn look(&mut self, now: Instant) {
+        let is_empty = self.waiting.is_empty();
+        let has_room = is_empty && self.in_flight < self.limit;
+        let is_old = !is_empty && now - self.emptied > INTERVAL;
+        self.is_standing = (self.is_standing || is_old) && !has_room;
+        if is_empty && !self.is_standing {
             self.emptied = now;
         }
+    }
+
+    fn let_in(&mut self) {
+        let now = Instant::now();
+        self.look(now);
+        let patience = if self.is_standing { TARGET } else { INTERVAL };
+        // Who is not let in is refused, since his sender is dropped.
+        while self.waiting.front().is_some_and(|first| now - first.since > patience) {
+            self.waiting.pop_front();
+        }
+        while self.in_flight < self.limit
+            && let Some(Waiting { enter, .. }) = self.next()
+        {
+            self.in_flight += u32::from(enter.send(()).is_ok());
+        }
+        self.look(now);
+    }
+
+    fn next(&mut self) -> Option<Waiting> {
+        if self.is_standing { self.waiting.pop_back() } else { self.waiting.pop_front() }
     }
 }
 
@@ -210,6 +233,25 @@ mod tests {
             gate.leave(1);
             assert!(matches!(poll(old.as_mut()), Poll::Ready(Err(Refused))));
             assert!(matches!(poll(new.as_mut()), Poll::Ready(Ok(()))));
+        });
+    }
+
+    #[test]
+    fn in_a_queue_that_stands_the_last_comes_first_until_there_is_room() {
+        paused(async {
+            let gate = Gate::new(1, 10);
+            gate.enter().await.expect("room");
+            let mut old = pin!(gate.enter());
+            assert!(poll(old.as_mut()).is_pending());
+            tokio::time::advance(INTERVAL + Duration::from_millis(1)).await;
+            let (mut first, mut last) = (pin!(gate.enter()), pin!(gate.enter()));
+            assert!(poll(first.as_mut()).is_pending() && poll(last.as_mut()).is_pending());
+            gate.leave(1);
+            assert!(matches!(poll(last.as_mut()), Poll::Ready(Ok(()))));
+            gate.leave(1);
+            assert!(gate.is_standing() && matches!(poll(first.as_mut()), Poll::Ready(Ok(()))));
+            gate.leave(1);
+            assert!(!gate.is_standing());
         });
     }
 

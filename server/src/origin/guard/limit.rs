@@ -4,7 +4,11 @@
 //! over the long run. Where it is up to twice that, the limit grows by its square root; beyond, it
 //! shrinks by how much slower answers have become, at most by half at a time. A server that fails
 //! begins anew with a tenth: what it is sent grows as it answers.
+//!
+//! That fails where requests have always to wait: then the long run is what answers take under too
+//! much load, and the limit grows with it. As long as they do, [`Climb`] finds the limit.
 
+use super::climb::Climb;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -32,6 +36,8 @@ pub(super) struct Limit {
     /// Seconds that an answer took, in the long run; none is known yet at 0.
     long_s: f64,
     period: Period,
+    /// While some always wait.
+    climb: Option<Climb>,
 }
 
 /// What has happened since the limit moved last.
@@ -54,7 +60,7 @@ impl Limit {
     /// A limit that is never more than `max`.
     pub(super) fn new(max: u32) -> Self {
         let period = Period::new(Instant::now());
-        let mut limit = Self { max: f64::from(max), value: 0.0, long_s: 0.0, period };
+        let mut limit = Self { max: f64::from(max), value: 0.0, long_s: 0.0, period, climb: None };
         limit.restart();
         limit
     }
@@ -68,11 +74,26 @@ impl Limit {
     /// Begins anew with a tenth of the most.
     pub(super) fn restart(&mut self) {
         self.value = self.bounded(self.max / 10.0);
+        self.climb = None;
         self.period = Period::new(self.period.since);
+    }
+
+    /// Some have always been waiting of late, or not.
+    pub(super) fn set_standing(&mut self, is_standing: bool, now: Instant) {
+        if !is_standing {
+            self.climb = None;
+        } else if self.climb.is_none() {
+            self.climb = Some(Climb::new(self.value, now));
+        }
     }
 
     /// A request took so long, while so many were on their way.
     pub(super) fn learn(&mut self, took: Duration, in_flight: u32, is_answer: bool, now: Instant) {
+        if let (Some(climb), true) = (&mut self.climb, is_answer) {
+            let value = climb.learn(self.value, in_flight, now);
+            self.value = self.bounded(value);
+            return;
+        }
         let period = &mut self.period;
         period.in_flight_max = period.in_flight_max.max(in_flight);
         period.has_failed |= !is_answer;

@@ -12,6 +12,7 @@
 
 mod breaker;
 mod budget;
+mod climb;
 mod gate;
 mod limit;
 
@@ -186,6 +187,7 @@ impl Drop for Inside<'_> {
             guard.gate.refuse_all();
         } else {
             let [_, in_flight, _] = guard.gate.levels();
+            limit.set_standing(guard.gate.is_standing(), now);
             limit.learn(now - since, in_flight, self.verdict == Verdict::Answered, now);
         }
         guard.gate.leave(limit.get());

@@ -1,7 +1,10 @@
 //! A guard and a server that is scripted.
 
 use super::*;
+use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
@@ -79,4 +82,48 @@ fn who_waits_when_it_opens_is_refused_at_once() {
         let both = tokio::join!(guard.once(fail), guard.once(fail));
         assert_eq!(both, (Ok(Err(Trouble::Failed)), Err(FetchFailure::NoRoom)));
     });
+}
+
+/// What came of an open loop before four workers that take 2 ms each: how many were answered in the
+/// last second of two, and the longest that one of them took.
+async fn before_four_workers(guard: &Rc<Guard>, each_ms: u32) -> (u32, Duration) {
+    let workers = Rc::new(Semaphore::new(4));
+    let answered = Rc::new(Cell::new((0, Duration::ZERO)));
+    for ms in 0..2_000 {
+        for _ in 0..each_ms {
+            let (guard, workers) = (Rc::clone(guard), Rc::clone(&workers));
+            let answered = Rc::clone(&answered);
+            spawn_local(async move {
+                let since = Instant::now();
+                let work = async || {
+                    let _worker = workers.acquire().await.expect("never closed");
+                    sleep(2 * MS).await;
+                    Ok(())
+                };
+                if guard.read(work).await.is_ok() && ms >= 1_000 {
+                    let (count, longest) = answered.get();
+                    answered.set((count + 1, longest.max(since.elapsed())));
+                }
+            });
+        }
+        sleep(MS).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    answered.get()
+}
+
+#[test]
+fn a_server_that_is_asked_too_much_answers_as_many_as_it_can_and_each_soon() {
+    for each_ms in [4, 10, 20] {
+        paused(LocalSet::new().run_until(async move {
+            let guard = Rc::new(Guard::new("it".to_owned(), 256, 1_024));
+            let (calm, _) = before_four_workers(&guard, 1).await;
+            assert_eq!(calm, 1_000);
+            let (answered, longest) = before_four_workers(&guard, each_ms).await;
+            assert!(answered >= 1_900, "{answered} of 2,000 at {each_ms} a ms");
+            assert!(longest < 15 * MS, "{longest:?} at {each_ms} a ms");
+            let (again, _) = before_four_workers(&guard, 1).await;
+            assert_eq!(again, 1_000);
+        }));
+    }
 }
