@@ -47,6 +47,9 @@ pub struct Limits {
     pub requests_per_turn_max: u32,
     /// Requests served in a turn for one connection: a deep pipeline waits for its neighbours.
     pub requests_per_connection_turn_max: u32,
+    /// Bytes handed to the kernel for sending in a turn; the last send may exceed that. Without it
+    /// a thousand large values at once held a shard up for more than half a second.
+    pub sends_size_turn_max: u32,
     /// Replies of one connection that are owed; further requests stay unread.
     pub replies_per_connection_max: u32,
     /// Replies that are owed, all connections together.
@@ -241,6 +244,7 @@ const FIXED: Limits = Limits {
     sweep_per_turn_max: 2048,
     requests_per_turn_max: 1024,
     requests_per_connection_turn_max: 64,
+    sends_size_turn_max: 8 << 20,
     replies_per_connection_max: 64,
     replies_max: 16_384,
     input_buffers_count: 2048,

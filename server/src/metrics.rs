@@ -121,6 +121,7 @@ counters! {
     buffers_held, Gauge, "pelton_uring_buffers_held", "", "Receive buffers that hold unread input.";
     receives_paused, Counter, "pelton_receives_paused", "", "Receives cancelled because a connection held its bound of unread input.";
     sends_short, Counter, "pelton_sends_short", "", "Sends that took fewer bytes than asked.";
+    sends_put_off, Counter, "pelton_sends_put_off", "", "Sends that waited for the next turn, since this one had sent enough.";
     completions_stale, Counter, "pelton_completions_stale", "", "Completions of an earlier life of a slot. Should be zero.";
     remote_reads, Counter, "pelton_remote_reads", "", "Lookups sent to the shard that owns the key.";
     remote_served, Counter, "pelton_remote_served", "", "Lookups answered for other shards.";

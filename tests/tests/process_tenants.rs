@@ -14,6 +14,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Instant;
@@ -121,20 +122,19 @@ fn a_noisy_tenant_gets_its_rate_and_others_do_not_notice() {
     assert_eq!(counted("admitted"), admitted);
 }
 
-/// Reads so many keys from the first on. Returns how many of them had to be fetched.
-fn fetches(server: &Process, client: &mut Client, key: &str, first: u32, count: u32) -> u64 {
-    let before = server.metric("pelton_origin_fetches_total", "");
-    for number in first..first + count {
+/// Reads the keys of these numbers. Returns how many of them had to be fetched.
+fn fetches(server: &Process, client: &mut Client, key: &str, numbers: Range<u32>) -> u64 {
+    let counted =
+        |outcome: &str| server.metric("pelton_requests_total", &format!("outcome=\"{outcome}\""));
+    let (hits, misses) = (counted("hit"), counted("miss"));
+    let count = numbers.len() as u64;
+    for number in numbers {
         assert_eq!(status(client, key, number), 200);
     }
-    let mut seen = 0;
     process::until("the counters are published", || {
-        let hits = server.metric("pelton_requests_total", r#"outcome="hit""#);
-        let misses = server.metric("pelton_requests_total", r#"outcome="miss""#);
-        seen += 1;
-        hits + misses >= u64::from(count) && seen > 2
+        counted("hit") + counted("miss") == hits + misses + count
     });
-    server.metric("pelton_origin_fetches_total", "") - before
+    counted("miss") - misses
 }
 
 #[test]
@@ -150,10 +150,10 @@ fn a_noisy_tenant_takes_nothing_of_the_share_that_another_has_of_the_cache() {
             server.metric("pelton_cache_capacity_bytes", "") > 12 << 20
         });
         let mut client = Client::new(server.connect());
-        assert_eq!(fetches(&server, &mut client, &quiet, 0, 500), 500);
-        assert_eq!(fetches(&server, &mut client, &noisy, 500, 29_500), 29_500);
-        assert!(fetches(&server, &mut client, &noisy, 500, 29_500) > 10_000, "it has no room");
-        fetches(&server, &mut client, &quiet, 0, 500)
+        assert_eq!(fetches(&server, &mut client, &quiet, 0..500), 500);
+        assert_eq!(fetches(&server, &mut client, &noisy, 500..30_000), 29_500);
+        assert!(fetches(&server, &mut client, &noisy, 500..30_000) > 10_000, "it has no room");
+        fetches(&server, &mut client, &quiet, 0..500)
     };
     assert_eq!(lost("cache = \"20%\""), 0);
     assert!(lost("") > 100, "without a share the others win");

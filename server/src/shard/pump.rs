@@ -31,6 +31,7 @@ impl<R: Ring> Shard<R> {
     /// Lets every ready connection do what it may.
     pub(super) fn pump(&mut self) {
         self.starved = false;
+        self.send_bytes_left = self.limits.sends_size_turn_max.into();
         let count = self.ready.len().min(self.pumped.capacity());
         for _ in 0..count {
             let Some(index) = self.ready.next(&mut self.slots) else { break };
@@ -269,6 +270,12 @@ impl<R: Ring> Shard<R> {
             slot.block = NONE;
             return;
         }
+        if self.send_bytes_left == 0 {
+            self.counters.sends_put_off += 1;
+            self.ready.add(&mut self.slots, index);
+            return;
+        }
+        self.send_bytes_left = self.send_bytes_left.saturating_sub(spans.size());
         slot.sending = true;
         let fd = slot.fd;
         self.submit(index, Kind::Send, Op::Send { fd, spans });

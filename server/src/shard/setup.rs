@@ -221,16 +221,17 @@ pub struct Setup {
 impl<R: Ring> Shard<R> {
     /// Builds the shard. Its turns allocate nothing.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a list of fields")]
     pub fn new(setup: Setup, ring: R) -> Self {
         let Setup { index, limits, settings, listeners, cache, .. } = setup;
-        let heads = heads(&settings, index, setup.peers.count());
+        let new_max = new_max(&settings, &limits);
+        let heads = heads(&settings, index, limits.shards);
         let hasher = KeyHasher::new(settings.hash_key);
         let (cache, segments_ready) = new_cache(cache, hasher, &settings);
-        let new_max = new_max(&settings, &limits);
         Self {
             index,
             hasher,
-            owners: Owners::new(settings.owner_hash, setup.peers.count()),
+            owners: Owners::new(settings.owner_hash, limits.shards),
             completions: Completions::with_capacity(limits.completions_max as usize),
             now: Instant::ZERO,
             wall: WallSeconds(0),
@@ -249,6 +250,7 @@ impl<R: Ring> Shard<R> {
             swept_at: Instant::ZERO,
             sweep_cursor: 0,
             relief_bytes_left: 0,
+            send_bytes_left: 0,
             pumped: Vec::with_capacity(limits.pumps_per_turn_max as usize),
             input: new_input(&limits, &ring),
             requests: Requests::new(limits.requests_per_turn_max as usize),

@@ -268,6 +268,7 @@ fn draw_limits(prng: &mut Prng, shards: u16, tight: u32) -> Limits {
         sweep_per_turn_max,
         requests_per_turn_max: requests_per_connection_turn_max * bound(1, 2, 16),
         requests_per_connection_turn_max,
+        sends_size_turn_max: copy_threshold * pumps_per_turn_max,
         replies_per_connection_max,
         replies_max: replies_per_connection_max * bound(1, 4, 32),
         input_buffers_count: small(input_buffers_count),
