@@ -262,7 +262,7 @@ parameters! {
     tenant: Tenant {
         name: String, Text, r#""anonymous""#, "What the tenant is called in metrics and logs. `anonymous` has no keys: it is who shows none; without it, they are answered 401.";
         keys: Vec<KeyDigest>, KeyDigests(2), "[]", "Digests of the tenant's API keys, as `pelton key new` prints them; two, so that one can follow the other. A client sends its key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.";
-        class: &'static str, Word(&["critical", "standard", "sheddable"]), r#""standard""#, "Whose misses are fetched first where there is not time for all. In an emergency, `sheddable` connections are not read.";
+        class: &'static str, Word(&["critical", "standard", "sheddable"]), r#""standard""#, "Whose misses are fetched first where there is not time for all.";
         rate: Option<u32>, CountOrOff(1, 10_000_000), r#""off""#, "Requests a second, all shards together; what comes beyond is answered 429. Each key of a batch is one.";
         burst: Option<u32>, CountOrAuto(1, 10_000_000), r#""auto""#, "Requests at once, after a pause. `auto`: a tenth of a second's.";
         connections: Share, Share(1, 1000), r#""100%""#, "Share of a shard's connections that the tenant may hold; what comes beyond is answered 503 and closed.";
