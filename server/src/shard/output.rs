@@ -84,6 +84,11 @@ impl Output {
         self.blocks[block as usize].spans
     }
 
+    /// Whether something is attached that is sent from where it lies.
+    pub(super) fn has_bodies(&self, block: u32) -> bool {
+        self.blocks[block as usize].pins_count > 0
+    }
+
     /// Bytes that may still be written.
     pub(super) fn room(&self, block: u32) -> usize {
         (self.block_size - self.blocks[block as usize].used) as usize

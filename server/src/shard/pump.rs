@@ -72,13 +72,11 @@ impl<R: Ring> Shard<R> {
     }
 
     fn parse(&mut self, index: u32) -> Stop {
-        if self.slots[index].refused.is_some() && self.slots[index].last.is_none() {
-            return self.say_refused(index);
-        }
         let slot = &mut self.slots[index];
         match slot.hold {
             Hold::Nothing => {}
             Hold::Batch => return self.take_keys(index),
+            Hold::Refusal => return self.say_refused(index),
             Hold::Reply if slot.owed_count > 0 => return Stop::Drained,
             Hold::Reply => slot.hold = Hold::Nothing,
         }
@@ -191,7 +189,7 @@ impl<R: Ring> Shard<R> {
             }
         };
         self.input.consume(&mut slot.inbox, &mut self.ring, consumed);
-        self.take_up(request);
+        self.take_up_at_once(request);
         None
     }
 
@@ -208,8 +206,14 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Notes a request that is parsed and consumed.
-    #[inline]
+    #[inline(never)]
     pub(super) fn take_up(&mut self, request: Request) {
+        self.take_up_at_once(request);
+    }
+
+    /// Does so, inlined: every hit comes by here.
+    #[inline(always)]
+    fn take_up_at_once(&mut self, request: Request) {
         let slot = &mut self.slots[request.slot];
         if request.ask.connection == Connection::Close {
             slot.last = Some(if matches!(request.what, What::Plain(Plain::Refused(_))) {
@@ -228,7 +232,9 @@ impl<R: Ring> Shard<R> {
             slot.blocked_since = self.now;
         }
         slot.deadline = slots::NEVER;
-        self.slots.end_fresh(request.slot);
+        if slot.fresh {
+            self.slots.end_fresh(request.slot);
+        }
         self.requests.push(request);
     }
 
@@ -270,12 +276,15 @@ impl<R: Ring> Shard<R> {
             slot.block = NONE;
             return;
         }
-        if self.send_bytes_left == 0 {
-            self.counters.sends_put_off += 1;
-            self.ready.add(&mut self.slots, index);
-            return;
+        // What was copied is bounded by its block, and those of a turn are.
+        if self.output.has_bodies(slot.block) {
+            if self.send_bytes_left == 0 {
+                self.counters.sends_put_off += 1;
+                self.ready.add(&mut self.slots, index);
+                return;
+            }
+            self.send_bytes_left = self.send_bytes_left.saturating_sub(spans.size());
         }
-        self.send_bytes_left = self.send_bytes_left.saturating_sub(spans.size());
         slot.sending = true;
         let fd = slot.fd;
         self.submit(index, Kind::Send, Op::Send { fd, spans });

@@ -119,7 +119,11 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Tells a connection beyond a bound that it is refused.
+    #[cold]
     pub(super) fn say_refused(&mut self, index: u32) -> Stop {
+        if self.slots[index].last.is_some() {
+            return Stop::Drained;
+        }
         if let Some(stop) = self.why_not_parse(index, self.requests.len()) {
             return stop;
         }

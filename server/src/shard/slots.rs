@@ -58,6 +58,8 @@ pub(super) enum Hold {
     Batch,
     /// The last reply that it owes.
     Reply,
+    /// It is one beyond a bound, and is told so.
+    Refusal,
 }
 
 /// One connection.
@@ -155,6 +157,9 @@ impl Slot {
 
     /// Counts a request; whether it is the last of `requests_max`, where that is not 0.
     pub(super) const fn count_request(&mut self, requests_max: u32) -> bool {
+        if requests_max == 0 {
+            return false;
+        }
         self.requests_count = self.requests_count.saturating_add(1);
         self.is_spent(requests_max)
     }
@@ -226,6 +231,7 @@ impl Slots {
     }
 
     /// A request of the connection was parsed.
+    #[cold]
     pub(super) fn end_fresh(&mut self, index: u32) {
         let fresh = std::mem::take(&mut self.slots[index as usize].fresh);
         self.fresh_count -= u32::from(fresh);
@@ -242,7 +248,8 @@ impl Slots {
         assert_eq!(slot.state, State::Free, "the free list holds free slots");
         // An entry of its last life may still stand in the ready queue.
         let (generation, queued) = (slot.generation, slot.queued);
-        *slot = Slot { generation, queued, state: State::Open, fd, refused, ..Slot::new() };
+        let hold = if refused.is_some() { Hold::Refusal } else { Hold::Nothing };
+        *slot = Slot { generation, queued, state: State::Open, fd, refused, hold, ..Slot::new() };
         Some(index)
     }
 
