@@ -1,5 +1,6 @@
 //! What a shard holds at a moment: for tests that check that nothing is lost.
 
+use super::slots::State;
 use super::{Level, Shard};
 use crate::metrics::Counters;
 use crate::ring::Ring;
@@ -101,6 +102,9 @@ impl<R: Ring> Shard<R> {
         for index in 0..self.slots.high() {
             self.slots[index].check();
         }
+        let slots = (0..self.slots.high()).map(|index| &self.slots[index]);
+        let open = slots.filter(|slot| slot.state != State::Free);
+        self.tenants.check(|tenant| open.clone().filter(|slot| slot.tenant == tenant).count());
         assert!(self.overload.has_decided(), "a miss is put off to the end of its turn only");
     }
 }

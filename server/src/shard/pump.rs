@@ -277,17 +277,26 @@ impl<R: Ring> Shard<R> {
             return;
         }
         // What was copied is bounded by its block, and those of a turn are.
-        if self.output.has_bodies(slot.block) {
-            if self.send_bytes_left == 0 {
-                self.counters.sends_put_off += 1;
-                self.ready.add(&mut self.slots, index);
-                return;
-            }
-            self.send_bytes_left = self.send_bytes_left.saturating_sub(spans.size());
+        if self.output.has_bodies(slot.block) && !self.may_send_bodies(index) {
+            return;
         }
+        let slot = &mut self.slots[index];
         slot.sending = true;
         let fd = slot.fd;
         self.submit(index, Kind::Send, Op::Send { fd, spans });
+    }
+
+    /// Whether this turn may hand the bodies of a connection to the kernel; if not, the next may.
+    #[inline(never)]
+    fn may_send_bodies(&mut self, index: u32) -> bool {
+        if self.send_bytes_left == 0 {
+            self.counters.sends_put_off += 1;
+            self.ready.add(&mut self.slots, index);
+            return false;
+        }
+        let size = self.output.spans(self.slots[index].block).size();
+        self.send_bytes_left = self.send_bytes_left.saturating_sub(size);
+        true
     }
 
     /// Whether nothing more is owed or expected.

@@ -223,6 +223,16 @@ impl Tenants {
         }
     }
 
+    /// Asserts that each tenant has as many connections as are bound to it.
+    ///
+    /// # Panics
+    /// If one has not.
+    pub(super) fn check(&self, bound_count: impl Fn(TenantIndex) -> usize) {
+        for (tenant, account) in (0..).zip(&self.accounts) {
+            assert_eq!(account.connections as usize, bound_count(tenant), "tenant {tenant}");
+        }
+    }
+
     /// Publishes the counters of some tenants, and of others the next time.
     pub(super) fn publish(&mut self, board: &Board, cache: &Cache<'_>) {
         let count = self.accounts.len();

@@ -3,6 +3,7 @@
 //! Keys come again, as they do from clients that gather them; any character may be escaped, and any
 //! white space stand between two tokens. Some batches are none, or have too many keys or bytes.
 
+use super::badge::Badge;
 use super::items;
 use super::marks::{Mark, Marks};
 use super::reply::Head;
@@ -81,6 +82,7 @@ pub(super) fn compose(
     prng: &mut Prng,
     batches: &Batches,
     framing: Framing,
+    badge: Option<Badge>,
 ) -> (Batch, Option<usize>) {
     let Framing { old, last } = framing;
     let (items, body, refusal) = draw(model, prng, batches);
@@ -88,6 +90,7 @@ pub(super) fn compose(
     out.extend(if prng.chance(900) { b"POST /lookup".as_slice() } else { b"POST /lookup?a=/b" });
     out.extend(if old { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
     out.extend(b"Host: sim.example\r\n");
+    badge.iter().for_each(|badge| badge.write(out));
     if prng.coin() {
         out.extend(b"Content-Type: application/x-www-form-urlencoded\r\n");
     }

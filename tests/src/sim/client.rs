@@ -3,6 +3,7 @@
 //! All of them check every byte they read. An honest client also insists on being served: it
 //! counts a connection that ends while replies are owed, and the world asks the server why.
 
+use super::badge::Badge;
 use super::batch::Batches;
 use super::host::Host;
 use super::marks::Mark;
@@ -141,6 +142,8 @@ struct ClientOptions {
     /// It writes, per mille of its requests.
     writes: u32,
     batches: Batches,
+    /// What it shows.
+    badge: Option<Badge>,
     /// How long it waits to be asked for a body.
     hold_ns: u64,
     /// Bytes that may be on their way to the server, and to the client.
@@ -180,6 +183,7 @@ impl Client {
             keys_count: keys_drawn_count,
             writes: options.writes,
             batches,
+            badge: options.badges.map(|badges| badges.draw(&mut prng)),
             hold_ns: prng.pick(&[10_000, 10_000_000, 1_000_000_000]),
         };
         if manner == Manner::Slow {
@@ -360,7 +364,8 @@ impl Client {
                     let before = self.reader.replies_count;
                     let asked = self.reader.owed.front().map(|owed| owed.asked);
                     let now = host.now();
-                    let mut common = Common { model, marks: &mut host.marks, now };
+                    let Host { marks, quota, .. } = host;
+                    let mut common = Common { model, marks, quota, now };
                     if let Err(error) = self.reader.take(&self.inbox, &mut common) {
                         panic!("client {}: {error}", self.number);
                     }
@@ -462,8 +467,8 @@ impl Client {
             let (mut owed, body_at) = if broken {
                 (request::compose_broken(&mut self.outbox, &mut self.prng, host.now()), None)
             } else {
-                let ClientOptions { writes, batches, .. } = self.options;
-                let wish = Wish { key, last, writes, batches };
+                let ClientOptions { writes, batches, badge, .. } = self.options;
+                let wish = Wish { key, last, writes, batches, badge };
                 request::compose(&mut self.outbox, model, &mut self.prng, wish, host.now())
             };
             let place = |at: usize| self.written_before + at as u64;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "all actors of a world share it, in one thread")]
 
+use super::badge::Quota;
 use super::faults::Faults;
 use super::marks::{Mark, Marks};
 use super::net::Net;
@@ -49,6 +50,8 @@ pub struct Host {
     pub trace: Trace,
     /// Which rare paths were walked.
     pub marks: Marks,
+    /// What the tenant with a rate has got.
+    pub(super) quota: Quota,
     /// Sends that completed with fewer bytes than asked.
     pub(super) sends_short: u64,
     pub(super) wakes: Vec<Wake>,
@@ -71,6 +74,7 @@ impl Host {
             net,
             trace: Trace::default(),
             marks: Marks::default(),
+            quota: Quota::new(shards_count),
             sends_short: 0,
             wakes: Vec::new(),
             others: None,

@@ -11,6 +11,7 @@
 //!
 //! Invariant: of the texts and versions that may be, one is left at least.
 
+use super::badge::Standing;
 use super::batch::{Batch, Item};
 use super::marks::{Mark, Marks};
 use super::reply::{self, Head};
@@ -26,6 +27,8 @@ pub(super) struct Items {
     part: Part,
     /// Bytes of values that the items to come may have.
     bytes_left: usize,
+    /// Items that were beyond the rate.
+    pub(super) limited_count: usize,
 }
 
 /// What comes next.
@@ -101,7 +104,13 @@ pub(super) fn check_head(batch: &Batch, head: &Head<'_>) -> Result<(), String> {
 impl Items {
     pub(super) fn new(batch: &Batch) -> Self {
         let chunks = Chunks { is_framed: !batch.is_old, ..Chunks::default() };
-        Self { chunks, parts_count: 0, part: Part::Unknown, bytes_left: batch.bytes_max }
+        Self {
+            chunks,
+            parts_count: 0,
+            part: Part::Unknown,
+            bytes_left: batch.bytes_max,
+            limited_count: 0,
+        }
     }
 
     /// Takes what was read, up to the end of an item or of the reply. Returns how much that is.
@@ -173,6 +182,10 @@ impl Items {
                     [] => wrong(&self),
                     [one] if one.text.len() == *at => {
                         marks.hit_if(one.text.ends_with(TOO_LARGE), Mark::BatchItemTooLarge);
+                        marks.hit_if(one.text.ends_with(FORBIDDEN), Mark::BatchItemForbidden);
+                        let is_limited = one.text.ends_with(RATE_LIMITED);
+                        marks.hit_if(is_limited, Mark::BatchItemRateLimited);
+                        self.limited_count += usize::from(is_limited);
                         let versions = std::mem::take(&mut may[0].versions);
                         let Some(form) = may[0].form else { return Ok((1, Some(versions))) };
                         self.part = Part::Value(Value {
@@ -219,8 +232,17 @@ impl Items {
         let begin =
             [before.as_bytes(), br#"{"key":"#, item.token.as_bytes(), br#","status":"#].concat();
         let text = |rest: String| [&begin, rest.as_bytes()].concat();
-        let allowed = request::allowed(key, owed.asked, floor, model);
+        let standing =
+            owed.badge.map_or(Standing::Free, |badge| badge.standing_of_item(key, model));
         let mut texts: Vec<May> = Vec::new();
+        if let Some((status, body)) = standing.refusal() {
+            let text = text(format!("{status},{}", &body[1..]));
+            texts.push(May { text, versions: Vec::new(), form: None });
+        }
+        if matches!(standing, Standing::Refused(_)) {
+            return texts;
+        }
+        let allowed = request::allowed(key, owed.asked, floor, model);
         for status in [404, 502, 503, 504] {
             let Some(body) = request::lack(status, &allowed, excuses) else { continue };
             let is_absent =
@@ -258,6 +280,10 @@ impl Items {
 
 /// The rest of an item whose value exceeds what is left.
 const TOO_LARGE: &[u8] = br#","error":"batch_too_large"}"#;
+
+/// The rests of items that are refused because of who asks.
+const FORBIDDEN: &[u8] = br#","error":"forbidden"}"#;
+const RATE_LIMITED: &[u8] = br#","error":"rate_limited"}"#;
 
 impl Value {
     /// Takes bytes of it. Returns how many, and whether its item is complete; nothing if no version

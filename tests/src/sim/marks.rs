@@ -40,6 +40,8 @@ marks! {
     BatchContinued, "A client was told to send the body of a batch.";
     BatchCut, "The server ended a connection in the middle of the items of a batch.";
     BatchFull, "A turn had more completions than its batch had room for.";
+    BatchItemForbidden, "An item was refused because of how its key begins.";
+    BatchItemRateLimited, "An item was refused because of its tenant's rate.";
     BatchItemTooLarge, "An item was refused because of the values before it.";
     BatchOfShards, "The items of a batch were those of more than one shard.";
     BatchRefused, "A batch was refused as a whole.";
@@ -65,6 +67,7 @@ marks! {
     ExplainedPurged, "A key was explained whose entry was purged along with others.";
     ExplainedStale, "A key was explained whose value was stale.";
     ExplainedVoid, "A key was explained while a fetch of it was void.";
+    Forbidden, "A tenant was refused what it may not do.";
     ForgottenInFlight, "The origin told of a change of a key while it was fetched.";
     LeftBeforeAnswer, "A client left that had sent a whole write and knew nothing of it.";
     LeftWithinBody, "A client left in the middle of the body of a write.";
@@ -81,6 +84,7 @@ marks! {
     OriginFailed, "A fetch of a key that has a value failed.";
     OversizedLanded, "A fetch landed with a value that is larger than it may be.";
     PurgedInFlight, "A key was purged while it was fetched.";
+    RateLimited, "A tenant was refused what is beyond its rate.";
     ReadBehindWrite, "A read was answered that its connection had sent behind a write of its key.";
     ReceiveEndedByItself, "A receive shot ended with data and without a failure.";
     ReceiveNoBuffers, "A receive shot ended because no buffer was free.";
@@ -102,6 +106,7 @@ marks! {
     StalledForLong, "A shard was stalled in the middle of a turn for more than a second.";
     StalledInTurn, "A shard was stalled in the middle of a turn while others went on.";
     TurnEmpty, "A turn returned before its deadline without completions.";
+    Unauthorized, "A client was refused that showed nobody's key, or none.";
     UnchangedAskedAgain, "The origin said that a value is unchanged which its owner had no more, and was asked for it.";
     UnchangedRenewed, "The origin said that a value is unchanged, and it was renewed where it lay.";
     UploadAwaited, "A request with a body waited for another to be answered.";

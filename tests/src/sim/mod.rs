@@ -10,6 +10,7 @@
 //! that the seed has chosen; a calm, in which everything must come to rest; an exam, in which the
 //! server has no excuses; and a drain. The oracles of `oracle` watch all of it.
 
+pub mod badge;
 pub mod batch;
 pub mod client;
 pub(crate) mod cluster;

@@ -4,6 +4,7 @@
 //! a wrong byte is found when it is read, not when its reply is complete. What a reply tells of a
 //! key is known from when all of it was read: nobody who asks later may be told something older.
 
+use super::badge::{Quota, Standing};
 use super::batch;
 use super::items::{Items, Shown, Terms};
 use super::marks::{Mark, Marks};
@@ -36,6 +37,8 @@ pub struct Common<'a> {
     pub model: &'a mut Model,
     /// Which rare paths were walked.
     pub marks: &'a mut Marks,
+    /// What the tenant with a rate has got.
+    pub quota: &'a mut Quota,
     /// When it is.
     pub now: Instant,
 }
@@ -43,6 +46,7 @@ pub struct Common<'a> {
 /// A reply whose head was read.
 #[derive(Debug)]
 struct Reply {
+    status: u16,
     expected: Expected,
     close: bool,
     /// Bytes of the body read so far.
@@ -80,7 +84,11 @@ impl Reader {
     /// A request that is owed its reply may be the last that the server reads.
     #[must_use]
     pub fn may_be_refused(&self) -> bool {
-        let may_be = |owed: &Owed| matches!(&owed.ask, Ask::Batch(batch) if batch.may_be_last());
+        // Where a client waits to be told to send its body, nobody knows whether that follows.
+        let may_be = |owed: &Owed| {
+            matches!(&owed.ask, Ask::Batch(batch) if batch.may_be_last())
+                || owed.badge.is_some() && owed.interim != Interim::Unasked
+        };
         self.owed.iter().any(may_be)
     }
 
@@ -162,8 +170,8 @@ impl Reader {
         } else {
             None
         };
-        let close = head.close;
-        self.reply = Some(Reply { expected, close, offset: 0, size: body_size, items });
+        let (status, close) = (head.status, head.close);
+        self.reply = Some(Reply { status, expected, close, offset: 0, size: body_size, items });
         Ok(Some(size))
     }
 
@@ -186,22 +194,37 @@ impl Reader {
                 }
             }
             Some(Shown::End) => {
-                self.end_reply(common);
+                self.end_reply(common)?;
             }
         }
         Ok(size)
     }
 
     /// A reply is complete: what was expected, and of what request.
-    fn end_reply(&mut self, common: &mut Common<'_>) -> (Expected, Owed) {
-        let Reply { expected, close, .. } = self.reply.take().expect("it is complete");
+    fn end_reply(&mut self, common: &mut Common<'_>) -> Result<(Expected, Owed), String> {
+        let Reply { status, expected, close, items, .. } =
+            self.reply.take().expect("it is complete");
         let owed = self.owed.pop_front().expect("each reply was asked for");
         self.replies_count += 1;
         self.closed = close;
-        if let Ask::Batch(batch) = &owed.ask {
-            batch::note(batch, common.model, common.marks);
+        let Common { model, marks, quota, now } = common;
+        let standing = owed.standing(model);
+        let is_refused = standing.refusal().is_some_and(|(refusal, _)| refusal == status);
+        marks.hit_if(is_refused && status == 401, Mark::Unauthorized);
+        marks.hit_if(is_refused && status == 403, Mark::Forbidden);
+        marks.hit_if(is_refused && status == 429, Mark::RateLimited);
+        if let (Ask::Batch(batch), false) = (&owed.ask, is_refused) {
+            batch::note(batch, model, marks);
         }
-        (expected, owed)
+        // A head that says how large its body is may be refused for that alone.
+        if standing == Standing::Limited && !is_refused && status != 413 {
+            let items = match (&owed.ask, items) {
+                (Ask::Batch(batch), Some(items)) => batch.items.len() - items.limited_count,
+                _ => 0,
+            };
+            quota.admit(1 + items as u64, owed.composed, *now)?;
+        }
+        Ok((expected, owed))
     }
 
     /// Takes what there is of the body; returns how much that is.
@@ -213,7 +236,7 @@ impl Reader {
         if reply.offset < reply.size {
             return Ok(size);
         }
-        let (expected, owed) = self.end_reply(common);
+        let (expected, owed) = self.end_reply(common)?;
         match expected.told {
             Told::Nothing => {}
             Told::Versions { key, tag, versions } => {
@@ -233,7 +256,7 @@ impl Reader {
         versions: &[Version],
         common: &mut Common<'_>,
     ) -> Result<(), String> {
-        let Common { model, marks, now } = common;
+        let Common { model, marks, now, .. } = common;
         // Small values may be the same.
         if let [version] = versions
             && let Content::Value(edition) = model.at(key, *version)
@@ -259,7 +282,7 @@ impl Reader {
         id: WriteId,
         common: &mut Common<'_>,
     ) -> Result<(), String> {
-        let Common { model, marks, now } = common;
+        let Common { model, marks, now, .. } = common;
         model.answer(id);
         let fate = model.fate(id);
         marks.hit_if(fate == Fate::Failed(FetchFailure::NoRoom), Mark::WriteShed);

@@ -1,5 +1,6 @@
 //! Requests as clients write them, and what a correct reply to each looks like.
 
+use super::badge::{Badge, Standing};
 use super::batch::{self, Batch, Batches};
 use super::reply::Head;
 use super::write::{self, Framing, write_body};
@@ -52,6 +53,10 @@ pub struct Owed {
     pub asked: Instant,
     /// Its last byte was written.
     pub is_asked: bool,
+    /// What it shows.
+    pub badge: Option<Badge>,
+    /// When it was composed: nothing of it was written before.
+    pub composed: Instant,
     /// Where it begins among all that the client writes.
     pub begin: u64,
     /// Where it ends.
@@ -82,11 +87,19 @@ impl Owed {
             last: false,
             asked: now,
             is_asked: false,
+            badge: None,
+            composed: now,
             begin: 0,
             end: 0,
             floor: 0,
             interim: Interim::Unasked,
         }
+    }
+
+    /// What may be said to it because of who asks.
+    #[must_use]
+    pub fn standing(&self, model: &Model) -> Standing {
+        self.badge.map_or(Standing::Free, |badge| badge.standing(&self.ask, model))
     }
 
     /// A write before it made the key this version.
@@ -190,6 +203,8 @@ pub struct Wish {
     pub writes: u32,
     /// How it asks for many keys at once.
     pub batches: Batches,
+    /// What it shows.
+    pub badge: Option<Badge>,
 }
 
 /// Writes a request. Returns what it is owed, and where its body begins if the client waits to be
@@ -201,20 +216,22 @@ pub fn compose(
     wish: Wish,
     now: Instant,
 ) -> (Owed, Option<usize>) {
-    let Wish { key, last, writes, batches } = wish;
+    let Wish { key, last, writes, batches, badge } = wish;
     let old = last && prng.coin();
     if prng.chance(writes) {
-        let (id, body_at) = write::compose(out, model, prng, key, Framing { old, last });
+        // The others bear the operator's token.
+        let badge = badge.filter(|_| prng.coin());
+        let (id, body_at) = write::compose(out, model, prng, key, Framing { old, last }, badge);
         let interim = if body_at.is_some() { Interim::Asked } else { Interim::Unasked };
-        let owed = Owed { last, interim, ..Owed::new(Ask::Write { key, id }, now) };
+        let owed = Owed { last, interim, badge, ..Owed::new(Ask::Write { key, id }, now) };
         return (owed, body_at);
     }
     if prng.chance(batches.share) {
         let framing = Framing { old, last };
-        let (batch, body_at) = batch::compose(out, model, prng, &batches, framing);
+        let (batch, body_at) = batch::compose(out, model, prng, &batches, framing, badge);
         let interim = if body_at.is_some() { Interim::Asked } else { Interim::Unasked };
         let ask = Ask::Batch(Box::new(batch));
-        return (Owed { last, interim, ..Owed::new(ask, now) }, body_at);
+        return (Owed { last, interim, badge, ..Owed::new(ask, now) }, body_at);
     }
     let head_only = prng.chance(120);
     let method: &[u8] = if head_only { b"HEAD " } else { b"GET " };
@@ -238,6 +255,7 @@ pub fn compose(
     }
     out.extend(if old { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
     out.extend(b"Host: sim.example\r\n");
+    badge.iter().for_each(|badge| badge.write(out));
     if let Ask::Lookup { held, .. } = ask {
         write_tags(out, "If-None-Match", held, "W/");
     }
@@ -261,7 +279,7 @@ pub fn compose(
         out.extend(b"\r\n");
     }
     let head_only = head_only && !matches!(ask, Ask::Method { .. });
-    (Owed { head_only, last, ..Owed::new(ask, now) }, None)
+    (Owed { head_only, last, badge, ..Owed::new(ask, now) }, None)
 }
 
 fn held(model: &Model, prng: &mut Prng, key: KeyNumber) -> Held {
@@ -332,7 +350,17 @@ pub fn check(
         return Err("the last reply does not say Connection: close".to_owned());
     }
     let mut told = Told::Nothing;
+    let standing = owed.standing(model);
+    let refusal = standing.refusal().filter(|(status, _)| head.status == *status);
+    if let (&Ask::Write { key, id }, true) = (&owed.ask, refusal.is_some()) {
+        told = write::check_refused(key, id, model)?;
+    }
     let body = match (&owed.ask, head.status) {
+        _ if let Some((_, text)) = refusal => Body::Text(text),
+        (Ask::Batch(batch), 413) if batch.may_be_last() => batch::check(batch, head)?,
+        (ask, status) if matches!(standing, Standing::Refused(_)) => {
+            return Err(format!("{status} is said to {ask:?} of who may not ask that"));
+        }
         (&Ask::Lookup { key, held }, status) => {
             let allowed = allowed(key, owed.asked, owed.floor, model);
             let (body, of_key) = check_lookup(key, held, head, model, &allowed, excuses)
@@ -350,7 +378,7 @@ pub fn check(
         (Ask::Health, 200) => Body::Text(r#"{"ok":true}"#),
         (Ask::Nowhere, 404) => Body::Text(r#"{"error":"not_found"}"#),
         (Ask::Method { .. }, 405) => Body::Error,
-        (Ask::Broken, 400 | 401 | 413 | 414 | 417 | 431 | 501 | 505) => Body::Error,
+        (Ask::Broken, 400 | 401 | 403 | 413 | 414 | 417 | 431 | 501 | 505) => Body::Error,
         (ask, status) => return Err(format!("{status} is no answer to {ask:?}")),
     };
     match body {

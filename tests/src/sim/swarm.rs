@@ -1,5 +1,6 @@
 //! From a seed to the options of a run: faults, bounds, settings, clients.
 
+use super::badge::Badges;
 use super::client::Manner;
 use super::faults::{FETCH_NS_MAX, Faults, OriginFaults, STALLS_NS_MAX, some};
 use super::write::TOKEN;
@@ -54,6 +55,8 @@ pub struct Options {
     pub writes: u32,
     /// Clients ask for many keys at once, per mille of their requests.
     pub batches: u32,
+    /// What clients show, where the server knows tenants.
+    pub badges: Option<Badges>,
     /// A value is replaced, per mille and tick.
     pub value_replaced: u32,
     /// A purge begins, per mille and tick.
@@ -84,6 +87,7 @@ impl Options {
         let on = prng.pick(&[CALM, CALM, 300, 600]);
         let limits = draw_limits(prng, shards_count, tight);
         let settings = draw_settings(prng, limits.value_size_max);
+        let badges = Badges::of(settings.hash_key);
         let ttl = u64::from(settings.ttl_ms.max(settings.negative_ttl_ms));
         let windows = settings.windows;
         let stale = u64::from(windows.while_revalidate_ms.max(windows.if_error_ms));
@@ -111,6 +115,7 @@ impl Options {
             ages: if prng.coin() { Ages::Never } else { Ages::Within(within) },
             writes: some(prng, 600, 500),
             batches: some(prng, 600, 300),
+            badges,
             value_replaced: some(prng, on, 50),
             purged: some(prng, on, 20),
             told: some(prng, on, 100),
@@ -225,6 +230,10 @@ fn draw_settings(prng: &mut Prng, value_size_max: u32) -> Settings {
     }
     if settings.hash_key[1].is_multiple_of(4) {
         settings.lag_target = TIGHT_LAG;
+    }
+    if let Some(badges) = Badges::of(settings.hash_key) {
+        settings.tenants = badges.tenants();
+        settings.http.writes.iter_mut().for_each(|writes| writes.by_tenants = true);
     }
     settings
 }

@@ -1,7 +1,8 @@
 //! Writes as clients send them, and what a correct answer to each is.
 
+use super::badge::Badge;
 use super::reply::Head;
-use super::request::{Body, Excuses, write_tags};
+use super::request::{Body, Excuses, Told, write_tags};
 use crate::model::{Change, Content, Fate, KeyNumber, Model, WriteId};
 use crate::prng::Prng;
 use pelton::error::FetchFailure;
@@ -26,6 +27,7 @@ pub(super) fn compose(
     prng: &mut Prng,
     key: KeyNumber,
     framing: Framing,
+    badge: Option<Badge>,
 ) -> (WriteId, Option<usize>) {
     let puts = prng.chance(700);
     let id = model.write(key, puts, prng);
@@ -34,7 +36,10 @@ pub(super) fn compose(
     model.write_target(key, prng, out);
     out.extend(if framing.old { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
     out.extend(b"Host: sim.example\r\n");
-    out.extend(format!("Authorization: Bearer {TOKEN}\r\n").bytes());
+    match badge {
+        Some(badge) => badge.write(out),
+        None => out.extend(format!("Authorization: Bearer {TOKEN}\r\n").bytes()),
+    }
     write_tags(out, "If-Match", condition.if_match, "");
     write_tags(out, "If-None-Match", condition.if_none_match, "W/");
     if framing.last && !framing.old {
@@ -131,4 +136,17 @@ pub(super) fn check(
         _ => return Err(format!("{} is no answer to {change:?}, which {fate:?}", head.status)),
     };
     Ok(body)
+}
+
+/// What a client knows whose write was refused because of who it is.
+///
+/// # Errors
+/// If the write was ordered all the same.
+pub(super) fn check_refused(key: KeyNumber, id: WriteId, model: &Model) -> Result<Told, String> {
+    let fate = model.fate(id);
+    if fate == Fate::Sent {
+        Ok(Told::Write { key, id })
+    } else {
+        Err(format!("what {fate:?} was refused because of who asks"))
+    }
 }

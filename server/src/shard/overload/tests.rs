@@ -405,6 +405,19 @@ fn clients_that_ask_again_at_once_when_they_are_refused_do_not_keep_it_overloade
 }
 
 #[test]
+fn of_misses_that_were_put_off_those_of_a_higher_class_come_first() {
+    let mut world = World::new();
+    let classes = [Class::Sheddable, Class::Standard, Class::Critical];
+    for number in 0..30_u8 {
+        let class = classes[usize::from(number % 3)];
+        world.overload.put_off(Miss { class, ..miss(world.hasher.hash(&[number])) });
+    }
+    let later: Vec<Class> = world.overload.take_later().iter().map(|miss| miss.class).collect();
+    assert_eq!(later.len(), 30);
+    assert!(later.is_sorted(), "{later:?}");
+}
+
+#[test]
 fn no_cohort_is_left_out_while_there_is_room() {
     let mut world = World::new();
     world.offer(1_000);

@@ -138,6 +138,39 @@ fn what_is_admitted_is_published() {
 }
 
 #[test]
+fn what_is_left_of_a_slice_that_is_over_others_may_have() {
+    let mut all = shards(2, "[[tenant]]\nrate = 1000\nburst = 100");
+    let mut bounds = [NO_TENANT; 2];
+    let mut ask = |all: &mut [Tenants], shard: usize, us: u64| {
+        let wants = (None, Action::Get);
+        all[shard].admit(&mut bounds[shard], wants, at_us(us)).is_ok()
+    };
+    // Slices of 1, 2, 4, 8 and 16, of which 15 are left.
+    assert!((0..16).all(|_| ask(&mut all, 0, 0)));
+    let mut had = [16, 0];
+    // The other one has all that there is, until the slice of the first is over.
+    for us in (0..=101_000).step_by(1000) {
+        while ask(&mut all, 1, us) {
+            had[1] += 1;
+        }
+    }
+    assert_eq!(had[1], 100 - 31 + 101);
+    // The first gives 15 back, and takes half as many as before.
+    assert!(ask(&mut all, 0, 101_000));
+    had[0] += 1;
+    let before = had[1];
+    while ask(&mut all, 1, 102_000) {
+        had[1] += 1;
+    }
+    assert_eq!(had[1] - before, 15 - 8 + 1);
+    let board = Board::with_tenants(1);
+    for (tenants, had) in all.iter_mut().zip(had) {
+        publish(tenants, &board);
+        assert_eq!(board.read_tenant(0)[0], had, "what is given back is not admitted");
+    }
+}
+
+#[test]
 fn a_tenant_without_a_rate_has_no_bound() {
     let mut tenants = shards(1, "[[tenant]]").remove(0);
     let board = Board::with_tenants(1);
