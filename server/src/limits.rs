@@ -47,8 +47,8 @@ pub struct Limits {
     pub requests_per_turn_max: u32,
     /// Requests served in a turn for one connection: a deep pipeline waits for its neighbours.
     pub requests_per_connection_turn_max: u32,
-    /// Bytes of bodies handed to the kernel for sending in a turn; the last may exceed that. Without
-    /// it a thousand large ones at once held a shard up for more than half a second.
+    /// Bytes of bodies handed to the kernel for sending in a turn; the last may exceed that.
+    /// Without it a thousand large ones at once held a shard up for more than half a second.
     pub sends_size_turn_max: u32,
     /// Replies of one connection that are owed; further requests stay unread.
     pub replies_per_connection_max: u32,
