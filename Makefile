@@ -124,7 +124,7 @@ bench-snapshot: host ## Compare a server that writes or reads snapshots with one
 		'$(WITH) --set snapshot.rate=1MiB' || test $$? = 3
 	@bench/warm-restart
 
-# Some 15 minutes. The servers have one CPU, their origin and the generator another one.
+# The servers have one CPU, their origin and the generator another one.
 bench-overload: ## Offer up to ten times what a server can do, to us, Fastify, NGINX. RUNS= ONLY=
 	@.ci/host --install node=nodejs npm nginx=nginx-light setpriv=util-linux
 	@bench/overload

@@ -65,7 +65,8 @@ impl<D: FnMut() -> usize> Shards<D> {
         let sleeps: Vec<Sleep> = (0..limits.shards).map(|_| Sleep::new()).collect();
         let messages_max = limits.messages_per_peer_max as usize;
         let all_peers = peers(&sleeps, messages_max, limits.messages_kept() as usize);
-        let shared = (Loads::new(limits.shards.into(), limits.connections_max, 1), Control::new());
+        let shared =
+            (Loads::new(limits.shards.into(), limits.connections_max, 1, None), Control::new());
         let mut shards = Vec::new();
         let ends = all_peers.into_iter().zip(leases(limits.shards)).zip(sleeps);
         for (index, ((peers, leases), sleep)) in (0..).zip(ends) {

@@ -16,7 +16,6 @@ pub use address::Address;
 pub use kind::{Kind, Memory, Share};
 pub use problem::ConfigError;
 pub use reference::{listing, markdown};
-pub use tenants::{ANONYMOUS, CACHE_SHARES_COUNT_MAX, TENANTS_MAX};
 
 pub(crate) use unit::size_text;
 

@@ -4,17 +4,17 @@ use super::kind::Share;
 use super::{Config, Tenant};
 
 /// What a tenant is called that shows no key.
-pub const ANONYMOUS: &str = "anonymous";
+const ANONYMOUS: &str = "anonymous";
 
 /// Tenants at most.
-pub const TENANTS_MAX: usize = 1024;
+const TENANTS_MAX: usize = 1024;
 
 /// Shares of the cache that tenants may have together, in tenths of a percent: beyond that little
 /// would be left to lend.
 const CACHE_SHARES_MAX: u32 = 500;
 
 /// Tenants with a share of the cache: an entry names its tenant's in six bits.
-pub const CACHE_SHARES_COUNT_MAX: usize = 63;
+const CACHE_SHARES_COUNT_MAX: usize = 63;
 
 impl Tenant {
     /// Whether it is who shows no key.
@@ -51,7 +51,7 @@ impl Tenant {
             return Some((format!("the tenant `{name}` has no key"), help));
         }
         let all = || before.iter().flat_map(|other| &other.keys);
-        let is_twice = |at: usize| all().chain(&keys[..at]).any(|other| other.is(&keys[at]));
+        let is_twice = |at: usize| all().chain(&keys[..at]).any(|other| *other == keys[at]);
         if (0..keys.len()).any(is_twice) {
             let help = "a key says who shows it: make another with `pelton key new`";
             return Some((format!("a key of the tenant `{name}` comes twice"), help));

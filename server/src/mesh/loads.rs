@@ -57,16 +57,10 @@ struct All {
 const ROOM_MIN_MAX: u32 = 64;
 
 impl Loads {
-    /// Of `shards_count` shards without connections, each with room for `load_max`, at whose
-    /// listeners at most `backlog_max` wait.
+    /// Of `shards_count` shards without connections, each with room for `load_max`, and with room
+    /// for `total_max` together, where that is given; at most `backlog_max` wait at a listener.
     #[must_use]
-    pub fn new(shards_count: usize, load_max: u32, backlog_max: u32) -> Self {
-        Self::with_total(shards_count, load_max, backlog_max, None)
-    }
-
-    /// As [`Loads::new`], with room for `total_max` together, where that is given.
-    #[must_use]
-    pub fn with_total(
+    pub fn new(
         shards_count: usize,
         load_max: u32,
         backlog_max: u32,
@@ -178,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_new_connection_goes_where_there_are_fewer_by_an_eighth() {
-        let loads = Loads::new(3, 100, 1);
+        let loads = Loads::new(3, 100, 1, None);
         assert_eq!(loads.lighter(0), None);
         begin(&loads, 0, 1);
         assert_eq!((loads.lighter(0), loads.lighter(1)), (Some(1), None));
@@ -194,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_full_shard_takes_no_more_and_accepts_pause_only_when_all_are_full() {
-        let loads = Loads::new(2, 3, 1);
+        let loads = Loads::new(2, 3, 1, None);
         begin(&loads, 0, 3);
         assert!(!loads.begins(0));
         assert!(!loads.steer(0) && !loads.is_paused(), "the other one has room");
@@ -209,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_shard_is_narrow_without_room_for_all_that_wait_until_there_is_twice_as_much() {
-        let loads = Loads::new(1, 10_000, 4096);
+        let loads = Loads::new(1, 10_000, 4096, None);
         begin(&loads, 0, 5904);
         assert!(!loads.is_narrow(0, false));
         begin(&loads, 0, 1);
@@ -218,12 +212,12 @@ mod tests {
         assert!(loads.is_narrow(0, true) && !loads.is_narrow(0, false));
         loads.ends(0);
         assert!(!loads.is_narrow(0, true));
-        assert!(Loads::new(1, 20, 4096).is_narrow(0, false), "it never has so much");
+        assert!(Loads::new(1, 20, 4096, None).is_narrow(0, false), "it never has so much");
     }
 
     #[test]
     fn all_together_may_have_fewer_than_each_has_room_for() {
-        let loads = Loads::with_total(2, 100, 1, Some(3));
+        let loads = Loads::new(2, 100, 1, Some(3));
         begin(&loads, 0, 2);
         begin(&loads, 1, 1);
         assert!(!loads.begins(0) && !loads.begins(1));
@@ -236,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_pause_lasts_until_there_is_room_for_some() {
-        let loads = Loads::new(2, 256, 1);
+        let loads = Loads::new(2, 256, 1, None);
         (0..2).for_each(|shard| begin(&loads, shard, 256));
         assert!(loads.steer(0));
         for shard in [0, 1, 0] {

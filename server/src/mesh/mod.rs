@@ -7,13 +7,12 @@
 //!
 //! `owner` says which shard has a key, `parcel` and `upload` are what travels between shards,
 //! `peers` the queues between them, `loads` how many connections each has, `addresses` how many
-//! each client has, `leases` how long copies
-//! of values may be served, `origin` and `purge` what travels to and from the origin plane,
-//! `explain` what it asks of a key, `link` the queues to it, `sleep` the flag that saves wake-ups,
-//! `tenants` who may ask for what,
-//! `page` is what travels to and from the storage plane, `storage` the queues to it, `boxes` what a
-//! reader is handed, `servers` what the admin port is told of the origin, `control` the word to
-//! stop.
+//! each client has, `tenants` who may ask for what, `leases` how long copies of values may be
+//! served, `origin` and `purge` what travels to and from the origin plane, `explain` what it asks
+//! of a key, `link` the queues to it, `sleep` the flag that saves wake-ups, `page` is what travels
+//! to and from the storage plane, `storage` the queues to it, `boxes` what a reader is handed,
+//! `servers` what the admin port is told of the origin, `control` the word to stop, and what the
+//! process is short of.
 
 mod addresses;
 mod boxes;

@@ -164,7 +164,7 @@ impl Tenants {
         let digests = &self.0.digests;
         let from = digests.partition_point(|(known, _)| known.bits() < digest.bits());
         let same = digests[from..].iter().take_while(|(known, _)| known.bits() == digest.bits());
-        same.filter(|(known, _)| known.is(digest)).map(|(_, tenant)| *tenant).next()
+        same.filter(|(known, _)| known == digest).map(|(_, tenant)| *tenant).next()
     }
 }
 
@@ -223,13 +223,6 @@ impl Rule {
         // What is given back was added to it before.
         self.quota.paid_at.fetch_sub(rate.ticks * u64::from(unused), Ordering::Relaxed);
     }
-
-    /// How many requests are left of the burst.
-    #[must_use]
-    pub fn left(&self, now: Instant) -> u32 {
-        let paid_at = self.quota.paid_at.load(Ordering::Relaxed);
-        self.rate.map_or(u32::MAX, |rate| rate.left(paid_at, now.ns() * TICKS_PER_NS))
-    }
 }
 
 /// What a shard was given of a rate.
@@ -248,12 +241,6 @@ impl Rate {
             ticks: 1_000_000_000 * TICKS_PER_NS / u64::from(per_second),
             burst: burst.unwrap_or(per_second / 10).max(1),
         }
-    }
-
-    /// How long the rate takes for so many requests, nanoseconds.
-    #[must_use]
-    pub const fn ns(&self, requests: u32) -> u64 {
-        self.ticks * requests as u64 / TICKS_PER_NS
     }
 
     fn left(&self, paid_at: u64, now: u64) -> u32 {
@@ -277,6 +264,12 @@ mod tests {
 
     fn tenants(text: &str) -> Tenants {
         Tenants::new(&Config::parse("test", text, &[]).expect("valid").tenants)
+    }
+
+    /// How many requests are left of the burst.
+    fn left(rule: &Rule, now: Instant) -> u32 {
+        let paid_at = rule.quota.paid_at.load(Ordering::Relaxed);
+        rule.rate.map_or(u32::MAX, |rate| rate.left(paid_at, now.ns() * TICKS_PER_NS))
     }
 
     fn at_ms(ms: u64) -> Instant {
@@ -307,7 +300,7 @@ mod tests {
         let tenants = tenants("[[tenant]]\nmethods = [\"GET\", \"DELETE\"]\nclass = \"sheddable\"");
         let rule = tenants.rule(tenants.anonymous().expect("there is one"));
         assert_eq!(rule.actions, Action::Get as u8 | Action::Delete as u8);
-        assert_eq!((rule.class, rule.left(at_ms(5))), (Class::Sheddable, u32::MAX));
+        assert_eq!((rule.class, left(rule, at_ms(5))), (Class::Sheddable, u32::MAX));
     }
 
     #[test]
@@ -316,7 +309,7 @@ mod tests {
         let rule = tenants.rule(0);
         let start = at_ms(1_000_000);
         assert_eq!(rule.take(3, start), Slice::Requests(3));
-        assert_eq!((rule.left(start), rule.take(3, start)), (2, Slice::Requests(2)));
+        assert_eq!((left(rule, start), rule.take(3, start)), (2, Slice::Requests(2)));
         assert_eq!(rule.take(1, start), Slice::NothingUntil(at_ms(1_000_001)));
         assert_eq!(rule.take(1, at_ms(1_000_001)), Slice::Requests(1));
         rule.give_back(1);

@@ -109,7 +109,7 @@ impl Parts {
         let all_peers = peers(&sleeps, messages_max, limits.messages_kept() as usize);
         let total_max = config.server.connections_total_max;
         let backlog_max = socket::BACKLOG.into();
-        let loads = Loads::with_total(count, limits.connections_max, backlog_max, total_max);
+        let loads = Loads::new(count, limits.connections_max, backlog_max, total_max);
         let addresses = Addresses::new(config.server.connections_per_address_max);
         let all_leases = leases(limits.shards);
         for (((index, peers), sleep), leases) in (0..).zip(all_peers).zip(sleeps).zip(all_leases) {

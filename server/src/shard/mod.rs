@@ -174,7 +174,7 @@ pub struct Shard<R: Ring> {
     sweep_cursor: u32,
     /// Bytes that may still be copied in this turn for slow readers.
     relief_bytes_left: usize,
-    /// Bytes that may still be handed to the kernel for sending in this turn.
+    /// Bytes of bodies that may still be handed to the kernel in this turn.
     send_bytes_left: u64,
     pumped: Vec<u32>,
     input: Input,

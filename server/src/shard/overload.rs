@@ -22,10 +22,10 @@
 //! are refused. Time in which the shard had nothing to do is a credit of up to three targets: what
 //! came while it was held up is not refused, unless it is held up by misses.
 //!
-//! Who is first is not left to chance. Tenants of a higher class come first. Then, keys
-//! fall into 128 cohorts by their hash, and lower ones
-//! come first, so that the same keys are fetched, and then are hits, instead of all being refused
-//! now and then (the idea is that of DAGOR, `SoCC` 2018, and of Uber's Cinnamon).
+//! Who is first is not left to chance. Tenants of a higher class come first. Then, keys fall
+//! into 128 cohorts by their hash, and lower ones come first, so that the same keys are
+//! fetched, and then are hits, instead of all being refused now and then (the idea is that of
+//! DAGOR, `SoCC` 2018, and of Uber's Cinnamon).
 
 #[cfg(feature = "busy-cost")]
 use super::busy_cost::BusyCost;

@@ -58,7 +58,7 @@ impl Cluster {
         let kept = limits.messages_kept() as usize;
         let all_peers = peers(&sleeps, limits.messages_per_peer_max as usize, kept);
         let mut all_peers = all_peers.into_iter();
-        let loads = Loads::new(shards, limits.connections_max, net.backlog_max());
+        let loads = Loads::new(shards, limits.connections_max, net.backlog_max(), None);
         let mut all_leases = leases(limits.shards).into_iter();
         let control = Control::new();
         let (mut places, mut ports, mut desks) = (Vec::new(), Vec::new(), Vec::new());
